@@ -1,0 +1,264 @@
+"""One public function a command. Parameters are the fields of the dataclasses in `params`, by keyword."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys_dask import params
+from recsys_dask.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from recsys_dask.formats.inputs import Input
+    from recsys_dask.pipeline import Outcome, Step
+    from recsys_dask.runtime.clusters import Cluster
+    from recsys_dask.runtime.progress import Progress
+    from recsys_dask.store.files import Folder
+    from recsys_dask.store.tables import Store
+
+Place = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A public function and the dataclasses that its parameters come from, for the command line to be made of."""
+
+    function: Callable[..., Any]
+    options: tuple[type, ...]
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(*options: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function a command: its `**parameters` are checked against `options`, and shown in its signature."""
+
+    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
+        fields = {field.name: field for cls in options for field in dataclasses.fields(cls)}
+        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        shown = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+            for name, field in fields.items()
+        ]
+        function.__signature__ = inspect.Signature([*own, *shown])  # type: ignore[attr-defined]
+        lines = [f"    {name}: {field.metadata['help']}" for name, field in fields.items()]
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nParameters:\n" + "\n".join(lines)
+        COMMANDS[function.__name__] = Command(function, options)
+        return function
+
+    return enter
+
+
+@command(params.Sample, params.Cluster)
+def sample(
+    out: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
+) -> Path | str:
+    """Write MPD-shaped slices with planted artist scenes into the folder `out`.
+
+    A folder that holds them already is left as it is. Returns the folder. Raises `StoreError` if it cannot be
+    written, `UsageError` for parameters.
+    """
+    from recsys_dask.runtime.clusters import connect
+    from recsys_dask.stages.sample import sample as stage
+    from recsys_dask.store.files import Folder
+
+    options, cluster_options = params.make(params.Sample, params.Cluster, values=parameters)
+    folder = Folder(os.fspath(out))
+    with connect(cluster_options, client, progress) as cluster:
+        stage(cluster, folder, options)
+    return out if isinstance(out, Path) else folder.url
+
+
+@command(params.Ingest, params.Counts, params.Pairs, params.Similar, params.Export, params.Cluster)
+def run(
+    source: Input,
+    store: Place,
+    *,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    **parameters: Any,
+) -> list[Outcome]:
+    """Everything: ingest, counts, pairs, similarities and the export into `store`/export.
+
+    Finished steps are skipped, an interrupted run goes on where it stopped, a changed parameter or input redoes what
+    depends on it. Returns what became of each step. Raises `InputError`, `StoreError`, `ClusterError`, `BudgetError`,
+    `UsageError`.
+    """
+    from recsys_dask import pipeline
+    from recsys_dask.formats.inputs import find
+
+    ingest_, counts_, pairs_, similar_, export_, cluster = params.make(
+        params.Ingest, params.Counts, params.Pairs, params.Similar, params.Export, params.Cluster, values=parameters
+    )
+    _check_rows(pairs_)
+    inputs = find(source, ingest_.files)
+    steps = pipeline.steps_for(inputs, ingest_, counts_, pairs_, similar_, export_)
+    return _advance(store, steps, cluster, client, progress, new=True, inputs=inputs)
+
+
+@command(params.Ingest, params.Cluster)
+def ingest(
+    source: Input,
+    store: Place,
+    *,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    **parameters: Any,
+) -> list[Outcome]:
+    """Slices to the tables `playlists`, `rows`, `artists` and `tracks`.
+
+    Raises `InputError` naming every file that is wrong, and what `run` raises.
+    """
+    from recsys_dask import pipeline
+    from recsys_dask.formats.inputs import find
+
+    options, cluster = params.make(params.Ingest, params.Cluster, values=parameters)
+    inputs = find(source, options.files)
+    steps = [pipeline.ingest_step(inputs, options)]
+    return _advance(store, steps, cluster, client, progress, new=True, inputs=inputs)
+
+
+@command(params.Counts, params.Cluster)
+def counts(
+    store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
+) -> list[Outcome]:
+    """The most mentioned artists and tracks: `popular_artist`, `popular_track`. Raises what `run` raises."""
+    from recsys_dask import pipeline
+
+    options, cluster = params.make(params.Counts, params.Cluster, values=parameters)
+    return _advance(store, [pipeline.counts_step(options)], cluster, client, progress)
+
+
+@command(params.Pairs, params.Similar, params.Cluster)
+def pairs(
+    store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
+) -> list[Outcome]:
+    """How often two items share a playlist, in both views, and the similarity tables made from that.
+
+    Raises `BudgetError` where the pairs do not fit the memory, and what `run` raises.
+    """
+    from recsys_dask import pipeline
+
+    options, similarity, cluster = params.make(params.Pairs, params.Similar, params.Cluster, values=parameters)
+    _check_rows(options)
+    steps = pipeline.pairs_steps(options, similarity)
+    if not steps:
+        raise UsageError(f"--view {options.view} has no --measure {similarity.measure}: leave one of them out")
+    return _advance(store, steps, cluster, client, progress)
+
+
+@command(params.Export, params.Cluster)
+def export(
+    store: Place,
+    out: Place,
+    *,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    **parameters: Any,
+) -> list[str]:
+    """Counts, pairs and similarity files into the folder `out`. Returns the files' paths.
+
+    Raises `StoreError` where the store lacks the counts or `out` cannot be written.
+    """
+    from recsys_dask import pipeline
+    from recsys_dask.runtime.clusters import connect
+    from recsys_dask.store.files import Folder
+
+    options, cluster_options = params.make(params.Export, params.Cluster, values=parameters)
+    opened, folder = _opened(store), Folder(os.fspath(out))
+    opened.entry(f"popular_{options.item}")
+    with connect(cluster_options, client, progress) as cluster:
+        entries, _ = pipeline.standalone_export(cluster, opened, options, _row_filter(opened), folder)
+    return [folder.full(file.path) for entry in entries.values() for file in entry.files]
+
+
+@command(params.Lookup)
+def similar(
+    store: Place, queries: str | Sequence[str], *, progress: Progress | None = None, **parameters: Any
+) -> list[dict[str, Any]]:
+    """Neighbours of one or several artists (tracks), given by id, URI or name.
+
+    Returns rows of query, rank (from 1), id, name and score. Raises `UnknownItemError` for an item that is unknown
+    (with the nearest names), ambiguous (with the candidates) or without neighbours.
+    """
+    from recsys_dask import lookup
+
+    (options,) = params.make(params.Lookup, values=parameters)
+    asked = [queries] if isinstance(queries, str) else list(queries)
+    return lookup.similar(_opened(store), asked, options.item, options.method, options.k)
+
+
+@command()
+def info(store: Place, *, progress: Progress | None = None, **parameters: Any) -> dict[str, Any]:
+    """What a store holds: input, stages with parameters and times, tables with sizes, the most frequent pairs."""
+    from recsys_dask import lookup
+
+    params.make(values=parameters)
+    return lookup.info(_opened(store))
+
+
+def _opened(store: Place) -> Store:
+    from recsys_dask.store.tables import Store
+
+    return Store.open(os.fspath(store))
+
+
+def _check_rows(options: params.Pairs) -> None:
+    if options.rows_low > options.rows_high:
+        raise UsageError(
+            f"--rows-low is {options.rows_low} and --rows-high {options.rows_high}: the low one must not be higher"
+        )
+
+
+def _row_filter(store: Store) -> tuple[int, int]:
+    """Which rows the row table holds: of the popular artists, of playlists longer than the pairs' own minimum."""
+    stages = store.manifest.stages
+    minimum = params.Pairs().min_tracks
+    article = stages.get("pairs:artist:article")
+    return store.entry("popular_artist").rows, article.params["min_tracks"] if article else minimum
+
+
+def _advance(
+    store: Place,
+    steps: Sequence[Step],
+    cluster: params.Cluster,
+    client: Client | None,
+    progress: Progress | None,
+    new: bool = False,
+    inputs: Sequence[Any] = (),
+) -> list[Outcome]:
+    from recsys_dask import pipeline
+    from recsys_dask.runtime.clusters import connect
+    from recsys_dask.runtime.progress import Progress
+    from recsys_dask.store.tables import Store
+
+    seen = progress or Progress()
+    opened = Store.open_or_new(os.fspath(store)) if new else _opened(store)
+    news = pipeline.input_news(opened, inputs) if inputs else ""
+    if news:
+        seen.say(news)
+    _check_writable(opened.folder)
+
+    @contextmanager
+    def connected() -> Iterator[Cluster]:
+        with connect(cluster, client, progress) as made:
+            yield made
+
+    return pipeline.advance(opened, steps, connected, seen)
+
+
+def _check_writable(folder: Folder) -> None:
+    """Find out before any work whether the store can be written. Raises `StoreError`."""
+    probe = "scratch/.probe"
+    try:
+        folder.write(probe, b"")
+    except StoreError:
+        raise StoreError(f"{folder.url}: cannot be written; name a folder that you may write to") from None
+    folder.remove(probe)

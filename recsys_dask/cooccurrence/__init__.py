@@ -1,0 +1,1 @@
+"""Which items share playlists: chunk counts a partition, combine merges, measures score."""

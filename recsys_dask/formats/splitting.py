@@ -1,0 +1,137 @@
+"""A slice larger than the budget, cut between playlists while it streams by.
+
+Only quotes, brackets and commas are looked at. All bytes between two cuts go to the JSON decoder as they are, and
+what remains of the file around the playlists goes there too, so nothing is accepted here that it would refuse.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import IO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_dask.kernels import kernel
+
+BLOCK_BYTES = 1 << 24
+_KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z')
+_KEY_BYTES = 4_096
+_BLANK = b" \t\r\n"
+
+
+class Segment(NamedTuple):
+    """The text of some playlists, comma-separated, and the offset in the file at which it starts."""
+
+    text: bytes
+    start: int
+
+
+class Around(NamedTuple):
+    """The file without its playlists: valid JSON if the file is. `moved` bytes were left out before `moved_at`."""
+
+    text: bytes
+    moved_at: int
+    moved: int
+
+
+class Twice(Exception):
+    """The root object names its playlists twice."""
+
+
+@kernel
+def structure(block, state, found):  # type: ignore[no-untyped-def]
+    """Where a JSON text opens and closes arrays of the root object, and the commas in them.
+
+    block: (n,) uint8; state: (3,) int64, depth, inside a string, behind a backslash: kept from block to block;
+    found: (n,) int64 to fill with places. Returns how many were found.
+    """
+    depth, quoted, escaped = state[0], state[1], state[2]
+    n = 0
+    for at in range(len(block)):
+        byte = block[at]
+        if quoted:
+            if escaped:
+                escaped = 0
+            elif byte == 92:  # \
+                escaped = 1
+            elif byte == 34:  # "
+                quoted = 0
+        elif byte == 34:
+            quoted = 1
+        elif byte == 91 or byte == 123:  # [ {
+            if depth == 1 and byte == 91:
+                found[n] = at
+                n += 1
+            depth += 1
+        elif byte == 93 or byte == 125:  # ] }
+            depth -= 1
+            if depth == 1 and byte == 93:
+                found[n] = at
+                n += 1
+        elif byte == 44 and depth == 2:  # ,
+            found[n] = at
+            n += 1
+    state[0], state[1], state[2] = depth, quoted, escaped
+    return n
+
+
+def segments(stream: IO[bytes], head: bytes, target: int) -> Iterator[Segment | Around]:
+    """A stream whose first bytes, already read, are `head`: its playlists in segments of some `target` bytes.
+
+    Raises `Twice` at a second `playlists`.
+    """
+    state = np.zeros(3, np.int64)
+    around = bytearray()
+    current = bytearray()
+    inside = False
+    seen = cut = False
+    offset = start = first = moved_at = moved = 0
+    block = head
+    while block:
+        done = 0
+        for at in _places(block, state):
+            sign = block[at : at + 1]
+            if not inside:
+                if sign != b"[":
+                    continue
+                around += block[done : at + 1]
+                done = at + 1
+                key = _KEY.search(bytes(around[-_KEY_BYTES:-1]))
+                if key and json.loads(key[1]) == "playlists":
+                    if seen:
+                        raise Twice
+                    inside, seen, cut = True, True, False
+                    start = first = offset + at + 1
+                    moved_at = len(around)
+            elif sign == b"]":
+                current += block[done:at]
+                if cut and not current.strip(_BLANK):
+                    current += b","  # a comma with nothing behind it: the decoder shall say so
+                moved += offset + at - first
+                yield Segment(bytes(current), start)
+                current.clear()
+                inside, done = False, at
+            elif sign == b"," and len(current) + at - done >= target:
+                current += block[done:at]
+                yield Segment(bytes(current), start)
+                current.clear()
+                done, start, cut = at + 1, offset + at + 1, True
+        (current if inside else around).extend(block[done:])
+        offset += len(block)
+        block = stream.read(BLOCK_BYTES)
+    around += current  # an array without an end: the decoder will say where it breaks off
+    yield Around(bytes(around), moved_at, moved)
+
+
+def _places(block: bytes, state: NDArray[np.int64]) -> list[int]:
+    view = np.frombuffer(block, np.uint8)
+    found = np.empty(len(view), np.int64)
+    return found[: structure(view, state, found)].tolist()
+
+
+def warm() -> None:
+    """Compile the kernel."""
+    _places(b'{"playlists": [{}, {}]}', np.zeros(3, np.int64))

@@ -1,0 +1,195 @@
+"""Ids to codes over all parts: fixed-width keys, an open-addressing table, and the final order.
+
+An id is held as `words` uint64, its bytes padded with zeros, so that a look-up compares integers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_dask.kernels import kernel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MISSING = -1
+
+
+def words_for(ids: pa.Array | pa.ChunkedArray) -> int:
+    """How many uint64 hold the longest of these ids."""
+    offsets = _offsets(_one(ids))
+    return max(1, -(-int(np.diff(offsets).max(initial=0)) // 8))
+
+
+def keys(ids: pa.Array | pa.ChunkedArray, words: int) -> NDArray[np.uint64]:
+    """Ids, an Arrow string array of n, as (n, words) uint64, zero-padded. No id may hold a NUL byte."""
+    ids = _one(ids)
+    offsets = _offsets(ids)
+    data = ids.buffers()[2]
+    raw = np.zeros((len(ids), words * 8), np.uint8)
+    if len(ids) and data is not None:
+        _pad(np.frombuffer(data, np.uint8), offsets, raw)
+    return raw.view(np.uint64)
+
+
+def _offsets(ids: pa.Array) -> NDArray[np.int32]:
+    if not len(ids):
+        return np.zeros(1, np.int32)
+    return np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
+
+
+@kernel
+def _pad(data, offsets, raw):  # type: ignore[no-untyped-def]
+    for row in range(len(offsets) - 1):
+        start = offsets[row]
+        for at in range(offsets[row + 1] - start):
+            raw[row, at] = data[start + at]
+
+
+@kernel
+def hashes(keys):  # type: ignore[no-untyped-def]
+    """A 64-bit hash of each key: multiply and fold, the finaliser of MurmurHash3 at the end."""
+    out = np.empty(len(keys), np.uint64)
+    for row in range(len(keys)):
+        h = np.uint64(0x9E3779B97F4A7C15)
+        for word in range(keys.shape[1]):
+            h = (h ^ keys[row, word]) * np.uint64(0xFF51AFD7ED558CCD)
+            h ^= h >> np.uint64(32)
+        h *= np.uint64(0xC4CEB9FE1A85EC53)
+        out[row] = h ^ (h >> np.uint64(29))
+    return out
+
+
+@kernel
+def _place(slots, known, n, hashed):  # type: ignore[no-untyped-def]
+    """Enter the first n known keys, all distinct, into an empty table."""
+    mask = np.uint64(len(slots) - 1)
+    for row in range(n):
+        at = hashed[row] & mask
+        while slots[at] != 0:
+            at = (at + np.uint64(1)) & mask
+        slots[at] = row + 1
+
+
+@kernel
+def _find(slots, known, n, keys, hashed, out, add):  # type: ignore[no-untyped-def]
+    """The place of each key among the known ones, -1 where it is none, or a new place if `add`. Returns the new n."""
+    mask = np.uint64(len(slots) - 1)
+    for row in range(len(keys)):
+        at = hashed[row] & mask
+        out[row] = -1
+        while slots[at] != 0:
+            place = slots[at] - 1
+            same = True
+            for word in range(keys.shape[1]):
+                if known[place, word] != keys[row, word]:
+                    same = False
+                    break
+            if same:
+                out[row] = place
+                break
+            at = (at + np.uint64(1)) & mask
+        if out[row] < 0 and add:
+            known[n] = keys[row]
+            n += 1
+            slots[at] = n
+            out[row] = n - 1
+    return n
+
+
+class Index:
+    """Distinct keys and their places, in the order in which they were added."""
+
+    def __init__(self, words: int):
+        self.n = 0
+        self._known = np.empty((1 << 10, words), np.uint64)
+        self._slots = np.zeros(1 << 12, np.int32)
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """(n, words) uint64, by place."""
+        return self._known[: self.n]
+
+    @property
+    def words(self) -> int:
+        return int(self._known.shape[1])
+
+    def add(self, keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Each key's place, int32; unknown ones get the next places."""
+        self._reserve(self.n + len(keys))
+        out = np.empty(len(keys), np.int32)
+        self.n = _find(self._slots, self._known, self.n, keys, hashes(keys), out, True)
+        return out
+
+    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Each key's place, int32; `MISSING` for unknown ones."""
+        out = np.empty(len(keys), np.int32)
+        _find(self._slots, self._known, self.n, keys, hashes(keys), out, False)
+        return out
+
+    def _reserve(self, n: int) -> None:
+        if n > len(self._known):
+            grown = np.empty((max(n, int(len(self._known) * 1.5)), self.words), np.uint64)
+            grown[: self.n] = self.keys
+            self._known = grown
+        if 2 * n > len(self._slots):
+            self._slots = np.zeros(1 << (2 * n).bit_length(), np.int32)
+            _place(self._slots, self._known, self.n, hashes(self.keys))
+
+
+def bucket_of(keys: NDArray[np.uint64], n_buckets: int) -> NDArray[np.int64]:
+    """Which of `n_buckets` a key belongs to, by the upper half of its hash (places use the lower one)."""
+    return ((hashes(keys) >> np.uint64(32)) % np.uint64(n_buckets)).astype(np.int64)
+
+
+def order(keys: NDArray[np.uint64], n_mentions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows by falling mentions, ties by the id's bytes.
+
+    Sorting by the first eight bytes does nearly all of it; only rows that agree in those are compared in full.
+    """
+    big = keys.byteswap()  # as big-endian numbers, words compare like the bytes they hold
+    by_id = np.argsort(big[:, 0], kind="stable")
+    head = big[by_id, 0]
+    tied = np.flatnonzero(head[1:] == head[:-1])
+    if len(tied) and big.shape[1] > 1:
+        rows = np.union1d(tied, tied + 1)
+        among = by_id[rows]
+        by_id[rows] = among[np.lexsort(big[among].T[::-1])]
+    return by_id[np.argsort(-n_mentions[by_id], kind="stable")]
+
+
+def index_of(keys: NDArray[np.uint64]) -> Index:
+    """An index in which every key's place is its row."""
+    index = Index(keys.shape[1])
+    index.add(keys)
+    return index
+
+
+def string_order(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+    """The rank of each id among the sorted ids, int32: what ties are broken by."""
+    whole = keys(ids, words_for(ids))
+    ranked = order(whole, np.zeros(len(whole), np.int64))
+    out = np.empty(len(whole), np.int32)
+    out[ranked] = np.arange(len(whole), dtype=np.int32)
+    return out
+
+
+def _one(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+    import pyarrow as pa
+
+    if not isinstance(ids, pa.ChunkedArray):
+        return ids
+    return pa.concat_arrays(ids.chunks) if ids.num_chunks else pa.array([], ids.type)
+
+
+def warm() -> None:
+    """Compile the kernels."""
+    from recsys_dask.formats.base import fixed
+
+    known = Index(1)
+    known.add(keys(fixed(np.ones((2_000, 1), np.uint8)), 1))
+    known.find(known.keys)
+    bucket_of(known.keys, 1)

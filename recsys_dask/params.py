@@ -1,0 +1,164 @@
+"""Every default, one frozen dataclass a stage. The command line and the Python functions are both made from these."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from recsys_dask.errors import UsageError
+
+ITEMS = ("artist", "track")
+VIEWS = ("article", "full")
+
+
+def measures() -> tuple[str, ...]:
+    """The registered similarity measures: looked up when asked for, so that a new one needs no second entry."""
+    from recsys_dask.cooccurrence.measures import MEASURES
+
+    return tuple(MEASURES)
+
+
+def choices(rule: tuple[str, ...] | Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    """What a parameter may be, registered names looked up."""
+    return rule() if callable(rule) else rule
+
+
+def parameter(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | Callable[[], tuple[str, ...]] | None = None,
+) -> Any:
+    """A dataclass field with what the command line and the checks need to know of it."""
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    playlists: int = parameter(1_000, "How many playlists to write.", low=1, high=10_000_000)
+    seed: int = parameter(0, "The same seed writes the same bytes.", low=0)
+    copies: float = parameter(0.0, "Share of playlists that nearly repeat another one.", low=0.0, high=0.99)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ingest:
+    files: int | None = parameter(None, "Take only the first N files by name.", low=1)
+    on_bad_file: str = parameter(
+        "stop", "A file that cannot be read stops the run, or is set aside.", choices=("stop", "skip")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    top: int = parameter(10_000, "How many popular artists (tracks) to keep, by mentions.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    item: str = parameter("artist", "What is counted and compared.", choices=ITEMS)
+    view: str | None = parameter(None, "Only this view of the pairs (default: both).", choices=VIEWS)
+    mentions_over: int | None = parameter(
+        None, "article view: items with more mentions than this (default: scaled to the input).", low=0
+    )
+    mentions_per_million: int = parameter(
+        10_000, "article view: the threshold on mentions at a million playlists.", low=0
+    )
+    min_tracks: int = parameter(5, "article view: playlists whose num_tracks exceeds this.", low=0)
+    rows_low: int = parameter(5, "article view: fewest rows left in a playlist.", low=0)
+    rows_high: int = parameter(30, "article view: most rows left in a playlist.", low=0)
+    min_playlists: int = parameter(5, "full view of tracks: in at least this many playlists.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Similar:
+    item: str = parameter("artist", "What is compared.", choices=ITEMS)
+    measure: str | None = parameter(None, "Only this measure's similarity table (default: all).", choices=measures)
+    best: int = parameter(20, "How many similar items to keep an item.", low=1, high=1_000)
+    score: str = parameter("normalised", "coco: by normalised count, or by raw count.", choices=("normalised", "count"))
+    score_over: float = parameter(0.004, "coco by normalised count: scores above this.", low=0.0)
+    count_over: int | None = parameter(
+        None, "coco by raw count: counts above this (default: 1,000 per million playlists).", low=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    item: str = parameter("artist", "What to export.", choices=ITEMS)
+    parquet: bool = parameter(False, "Write pairs.parquet beside pairs.csv.")
+    rows: bool = parameter(False, "Write the article's row table, playlist_1.csv … of 500,000 rows.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lookup:
+    method: str = parameter("cosine", "Whose similarity table to ask.", choices=measures)
+    item: str = parameter("artist", "What is asked about.", choices=ITEMS)
+    k: int = parameter(20, "How many similar items to list.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    workers: int | None = parameter(None, "Local worker processes (default: one a core).", low=1, high=1_024)
+    threads: int = parameter(1, "Threads a local worker.", low=1, high=1_024)
+    memory_limit: str | None = parameter(
+        None, "Memory a local worker may use, such as 2GB (default: its share of the machine)."
+    )
+
+
+def _types(cls: type) -> dict[str, tuple[type, ...]]:
+    """Field name -> the types that its annotation admits, None's included."""
+    hints = typing.get_type_hints(cls)
+    return {
+        name: typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,) for name, hint in hints.items()
+    }
+
+
+def spelled(name: str) -> str:
+    """A parameter as the command line spells it."""
+    return "--" + name.replace("_", "-")
+
+
+def make(*classes: type, values: Mapping[str, Any]) -> list[Any]:
+    """`values` dealt out to one instance of each class; a name that several classes have goes to each of them.
+
+    Raises `UsageError` for a name that none of them has (with the near matches), a wrong type, and a value out of
+    range.
+    """
+    known = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known))}"
+            raise UsageError(f"unknown parameter {name}: {hint}")
+    return [
+        check(cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})) for cls in classes
+    ]
+
+
+def check(params: Any) -> Any:
+    """`params` back, or a `UsageError` that names the parameter, its value and what it may be."""
+    admitted = _types(type(params))
+    for field in dataclasses.fields(params):
+        name, value, rule = field.name, getattr(params, field.name), field.metadata
+        kinds = admitted[name]
+        fits = isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join("none" if kind is types.NoneType else kind.__name__ for kind in kinds)
+            raise UsageError(f"{spelled(name)} is {value!r}: give {wanted}")
+        if value is None:
+            continue
+        if rule["choices"] and value not in (allowed := choices(rule["choices"])):
+            near = difflib.get_close_matches(str(value), allowed, n=1)
+            hint = f"did you mean {near[0]}? It" if near else "it"
+            raise UsageError(f"{spelled(name)} is {value!r}: {hint} is one of {', '.join(allowed)}")
+        low, high = rule["low"], rule["high"]
+        if low is not None and not value >= low:
+            raise UsageError(f"{spelled(name)} is {value}: give at least {low:,}")
+        if high is not None and not value <= high:
+            raise UsageError(f"{spelled(name)} is {value}: give at most {high:,}")
+    return params

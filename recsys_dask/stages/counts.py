@@ -1,0 +1,52 @@
+"""The most mentioned artists and tracks: `popular_artist` and `popular_track`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recsys_dask import params
+from recsys_dask.formats.base import int64
+from recsys_dask.formats.vocabulary import keys, order, words_for
+from recsys_dask.runtime.clusters import Cluster
+from recsys_dask.store import tables
+from recsys_dask.store.files import Folder
+from recsys_dask.store.manifest import FileEntry, StageReport, TableEntry
+from recsys_dask.store.tables import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def counts(
+    cluster: Cluster, store: Store, options: params.Counts, token: str
+) -> tuple[dict[str, TableEntry], StageReport]:
+    """The top of both vocabularies by mentions, ties by id."""
+    from dask import delayed
+
+    with cluster.measured() as so_far:
+        work = [
+            delayed(write_popular)(
+                store.folder, item, [file.path for file in store.entry(f"{item}s").files], options.top, token,
+                dask_key_name=f"popular-{item}-{token}",
+            )
+            for item in params.ITEMS
+        ]  # fmt: skip
+        files = cluster.compute("counts", work, lambda file: file.rows, "items")
+        seconds, peak = so_far()
+    entries = {f"popular_{item}": TableEntry([file]) for item, file in zip(params.ITEMS, files, strict=True)}
+    report = StageReport(sum(file.rows for file in files), sum(file.bytes for file in files), len(files), seconds, peak)
+    return entries, report
+
+
+def write_popular(folder: Folder, item: str, paths: list[str], top: int, token: str) -> FileEntry:
+    """The task: the `top` most mentioned of a vocabulary, read a file at a time."""
+    import pyarrow as pa
+
+    best: pa.Table | None = None
+    for path in paths:
+        table = tables.read_file(folder, path)
+        if best is not None:
+            table = pa.concat_tables([best, table])
+        ids = table[f"{item}_id"]
+        best = table.take(int64(order(keys(ids, words_for(ids)), table["n_mentions"].to_numpy())[:top]))
+    return tables.write_part(folder, f"popular_{item}", token, 0, best, compression="zstd")

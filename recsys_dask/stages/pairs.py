@@ -1,0 +1,268 @@
+"""How often two items share a playlist: `pairs_<item>_<view>` and `pair_items_<item>_<view>`.
+
+view:  each partition's rows -> playlists of distinct items of the view, kept on the workers (four bytes an entry)
+chunk: some partitions, one range of items -> a counter
+tree:  the counters of a range -> one; there are as many ranges as the memory asks for, and no task holds more
+       than a range of the pairs
+write: a range's counter -> one file of the table
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_dask import params
+from recsys_dask.cooccurrence.chunk import BYTES_PER_PAIR, Counter, count_pairs, most_pairs
+from recsys_dask.cooccurrence.combine import combine, totals
+from recsys_dask.cooccurrence.view import Diagonal, Playlists, add_diagonals, clean, diagonal, joined
+from recsys_dask.errors import BudgetError
+from recsys_dask.formats.base import int32, int64
+from recsys_dask.runtime.clusters import SPLIT_EVERY, Cluster, tree
+from recsys_dask.store import tables
+from recsys_dask.store.files import Folder
+from recsys_dask.store.manifest import FileEntry, StageReport, TableEntry
+from recsys_dask.store.tables import Store
+
+BYTES_PER_ROW = 20
+"""Of a counting task, for each of its playlists' items: the item, its place and its owner, and copies."""
+
+TABLE_BYTES_PER_PAIR = 64
+"""Of a writing task: the table's columns and the file's bytes."""
+
+MOST_RANGES = 2_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a count is cut: groups of partitions, and ranges of items given by their bounds."""
+
+    groups: int
+    bounds: tuple[int, ...]
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        return list(zip(self.bounds, self.bounds[1:], strict=False))
+
+
+def pairs(
+    cluster: Cluster,
+    store: Store,
+    options: params.Pairs,
+    view: str,
+    token: str,
+    plan: Plan | None = None,
+) -> tuple[dict[str, TableEntry], StageReport]:
+    """Both tables of one view. `plan` overrides the one that the memory asks for."""
+    from dask import delayed
+
+    item, folder, weighted = options.item, store.folder, view == "full"
+    with cluster.measured() as so_far:
+        items = delayed(view_items)(
+            folder, _item_paths(store, item, view), item, view, _threshold(store, options), options.min_playlists,
+            dask_key_name=f"view_items-{token}",
+        )  # fmt: skip
+        partitions = cluster.persist(pair_rows(store, options, view, items, token))
+        diagonals = [
+            delayed(_diagonal)(one, items, dask_key_name=f"diagonal-{number}-{token}")
+            for number, one in enumerate(partitions)
+        ]
+        whole = tree(diagonals, add_diagonals, f"add_diagonals-{token}")
+        known, codes = cluster.compute(f"{view} view", [whole, items])
+        plan = plan or _plan(cluster, known, len(partitions), weighted)
+        work = [
+            delayed(write_range)(
+                counted, folder, item, view, items, number, token, dask_key_name=f"write-{number}-{token}"
+            )
+            for number, counted in enumerate(pair_counts(partitions, plan, len(codes), weighted, token))
+        ]
+        written = cluster.compute(f"{view} pairs", work, lambda one: one[0].rows, "pairs")
+        pair_total = np.sum([sums for _, sums in written], 0) if written else np.zeros(len(codes), np.int64)
+        files = [file for file, _ in written]
+        entry = _write_items(folder, f"pair_items_{item}_{view}", codes, known, pair_total, weighted, token)
+        del partitions, diagonals, whole
+        seconds, peak = so_far()
+    report = StageReport(
+        sum(file.rows for file in files),
+        sum(file.bytes for file in files) + entry.bytes,
+        len(files),
+        seconds,
+        peak,
+        facts={"playlists": known.playlists, "items": len(codes)},
+    )
+    return {
+        f"pairs_{item}_{view}": TableEntry(files),
+        f"pair_items_{item}_{view}": TableEntry([entry]),
+    }, report
+
+
+# ------------------------------------------------------------------------------------------------------------ view
+
+
+def _threshold(store: Store, options: params.Pairs) -> int:
+    """Mentions that an item of the `article` view must exceed."""
+    if options.mentions_over is not None:
+        return options.mentions_over
+    return options.mentions_per_million * store.entry("playlists").rows // 1_000_000
+
+
+def _item_paths(store: Store, item: str, view: str) -> list[str]:
+    name = f"{item}s" if item == "track" and view == "full" else f"popular_{item}"
+    return [file.path for file in store.entry(name).files]
+
+
+def view_items(
+    folder: Folder, paths: Sequence[str], item: str, view: str, mentions_over: int, min_playlists: int
+) -> NDArray[np.int32]:
+    """The task: the codes of a view's items, rising, int32 (N,). Article: popular ones of enough mentions. Full:
+    popular artists; tracks in enough playlists."""
+    found = []
+    for path in paths:
+        table = tables.read_file(folder, path, [item, "n_mentions", "n_playlists"])
+        codes = table[item].to_numpy()
+        if view == "article":
+            codes = codes[table["n_mentions"].to_numpy() > mentions_over]
+        elif item == "track":
+            codes = codes[table["n_playlists"].to_numpy() >= min_playlists]
+        found.append(codes)
+    return np.sort(np.concatenate(found)).astype(np.int32)
+
+
+def pair_rows(store: Store, options: params.Pairs, view: str, items: Any, token: str) -> list[Any]:
+    """The lift: each partition's playlists of a view as delayed objects; `items` (delayed) are the view's codes."""
+    from dask import delayed
+
+    both = zip(store.entry("playlists").files, store.entry("rows").files, strict=True)
+    return [
+        delayed(view_partition)(
+            store.folder, playlists.path, rows.path, options, view, items, dask_key_name=f"view-{number}-{token}"
+        )
+        for number, (playlists, rows) in enumerate(both)
+    ]
+
+
+def view_partition(
+    folder: Folder, playlists: str, rows: str, options: params.Pairs, view: str, items: NDArray[np.int32]
+) -> Playlists:
+    """The task: one partition of `rows`, cleaned."""
+    lists = tables.read_file(folder, playlists, ["num_tracks", "n_entries"])
+    codes = tables.read_file(folder, rows, [options.item])[options.item].to_numpy()
+    n_entries = lists["n_entries"].to_numpy()
+    if view == "full":
+        return clean(codes, n_entries, np.ones(len(n_entries), bool), items)
+    keep = lists["num_tracks"].to_numpy() > options.min_tracks
+    return clean(codes, n_entries, keep, items, (options.rows_low, options.rows_high))
+
+
+def _diagonal(playlists: Playlists, items: NDArray[np.int32]) -> Diagonal:
+    return diagonal(playlists, len(items))
+
+
+# ----------------------------------------------------------------------------------------------------------- count
+
+
+def _plan(cluster: Cluster, known: Diagonal, n_partitions: int, weighted: bool) -> Plan:
+    """Few groups, since adding counters up costs more than counting; as many ranges as fit, of equal work.
+
+    Raises `BudgetError` where even one item's pairs do not fit.
+    """
+    spare = cluster.budget.spare_bytes
+    rows_bytes = int(known.n_playlists.sum()) * BYTES_PER_ROW
+    groups = min(n_partitions, max(1, -(-rows_bytes // (spare // 3))))
+    n_items = len(known.emissions)
+    most = most_pairs(known.emissions, n_items)
+    # A node of the tree holds its inputs, those laid end to end, and their sum; the writing task the table as well.
+    copies = 2 if groups == 1 else 2 * min(groups, SPLIT_EVERY) + 1
+    pair_bytes = BYTES_PER_PAIR[weighted] * copies + TABLE_BYTES_PER_PAIR
+    room = max(1, spare // 3 // pair_bytes)
+    if len(most) and int(most.max()) > room:
+        raise BudgetError(
+            f"pairs: one item's {int(most.max()):,} pairs need {int(most.max()) * pair_bytes * 3 / 1e6:,.0f} MB "
+            f"beside the worker's own: give a higher --memory-limit, or fewer items (--top, --min-playlists)"
+        )
+    n_ranges = max(min(cluster.n_threads, n_items), -(-int(most.sum()) // room), 1)
+    if n_ranges > MOST_RANGES:
+        raise BudgetError(
+            f"pairs: up to {int(most.sum()):,} pairs would take {n_ranges:,} ranges of items at this memory: "
+            "give a higher --memory-limit, or fewer items (--top, --min-playlists)"
+        )
+    return Plan(groups, _bounds(most, known.emissions, room, n_ranges))
+
+
+def _bounds(most: NDArray[np.int64], emissions: NDArray[np.int64], room: int, n_ranges: int) -> tuple[int, ...]:
+    """Ranges of about equal work, none with more pairs than `room`."""
+    fair = max(1, -(-int(emissions.sum()) // n_ranges))
+    bounds, held, worked = [0], 0, 0
+    for item, (pairs_, work) in enumerate(zip(most.tolist(), emissions.tolist(), strict=True)):
+        if item > bounds[-1] and (held + pairs_ > room or worked + work / 2 > fair):
+            bounds.append(item)
+            held = worked = 0
+        held, worked = held + pairs_, worked + work
+    return (*bounds, len(most))
+
+
+def pair_counts(partitions: Sequence[Any], plan: Plan, n_items: int, weighted: bool, token: str) -> list[Any]:
+    """The lift: the counters of a plan's ranges as delayed objects, each the root of a tree of its own."""
+    from dask import delayed
+
+    groups = np.array_split(np.arange(len(partitions)), plan.groups)
+    roots = []
+    for number, span in enumerate(plan.spans):
+        chunks = [
+            delayed(count_group)(
+                [partitions[place] for place in group], n_items, span, weighted,
+                dask_key_name=f"count-{number}-{at}-{token}",
+            )
+            for at, group in enumerate(groups)
+        ]  # fmt: skip
+        roots.append(tree(chunks, partial(combine, n_items=n_items), f"combine-{number}-{token}"))
+    return roots
+
+
+def count_group(partitions: list[Playlists], n_items: int, span: tuple[int, int], weighted: bool) -> Counter:
+    """The task: the pairs of a range of items in some partitions."""
+    return count_pairs(joined(partitions), n_items, span, weighted)
+
+
+# ----------------------------------------------------------------------------------------------------------- write
+
+
+def write_range(
+    counter: Counter, folder: Folder, item: str, view: str, items: NDArray[np.int32], number: int, token: str
+) -> tuple[FileEntry, NDArray[np.int64]]:
+    """The task: one file of the pairs, and what it adds to each item's total."""
+    import pyarrow as pa
+
+    lengths = np.diff(counter.starts)
+    columns = {
+        "item1": int32(np.repeat(items[counter.low : counter.low + len(lengths)], lengths)),
+        "item2": int32(items[counter.other]),
+        "n_playlists": int64(counter.n_playlists),
+    }
+    if view == "full":
+        columns |= {"weight": int64(counter.weights[:, 0]), "idf_weight": int64(counter.weights[:, 1])}
+    table = pa.table(columns)
+    entry = tables.write_part(folder, f"pairs_{item}_{view}", token, number, table, **tables.NO_DICTIONARY)
+    return entry, totals(counter, len(items))
+
+
+def _write_items(
+    folder: Folder,
+    name: str,
+    codes: NDArray[np.int32],
+    known: Diagonal,
+    pair_total: NDArray[np.int64],
+    weighted: bool,
+    token: str,
+) -> FileEntry:
+    import pyarrow as pa
+
+    columns = {"item": int32(codes), "n_playlists": int64(known.n_playlists), "pair_total": int64(pair_total)}
+    if weighted:
+        columns |= {"weight": int64(known.weights[:, 0]), "idf_weight": int64(known.weights[:, 1])}
+    return tables.write_part(folder, name, token, 0, pa.table(columns), compression="zstd")

@@ -1,0 +1,204 @@
+"""The similarity tables `similar_<item>_<measure>`: the pairs of a view are read once for all its measures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_dask import params
+from recsys_dask.cooccurrence.best import BYTES_PER_PLACE, Best, empty, merge, offer
+from recsys_dask.cooccurrence.measures import MEASURES, Counts, Measure, from_fixed
+from recsys_dask.errors import BudgetError
+from recsys_dask.formats.base import float64, int32
+from recsys_dask.formats.vocabulary import string_order
+from recsys_dask.runtime.clusters import SPLIT_EVERY, Cluster, tree
+from recsys_dask.store import tables
+from recsys_dask.store.files import Folder
+from recsys_dask.store.manifest import FileEntry, StageReport, TableEntry, fingerprint
+from recsys_dask.store.tables import Store
+
+BLOCK_PAIRS = 1 << 20
+"""Pairs scored at once: a dozen columns of eight bytes each."""
+
+
+def similar(
+    cluster: Cluster, store: Store, options: params.Similar, view: str, tokens: dict[str, str]
+) -> dict[str, tuple[dict[str, TableEntry], StageReport]]:
+    """The tables of some measures of one view, by measure; `tokens` has each one's token."""
+    from dask import delayed
+
+    names, token = list(tokens), fingerprint(tokens)
+
+    item, folder = options.item, store.folder
+    n_items = store.entry(f"pair_items_{item}_{view}").rows
+    needed = n_items * options.best * BYTES_PER_PLACE * (SPLIT_EVERY + 2) * len(names)
+    if needed > cluster.budget.spare_bytes:
+        raise BudgetError(
+            f"similar: the best {options.best} of {n_items:,} items by {len(names)} measures need "
+            f"{needed / 1e6:,.0f} MB: "
+            "give a higher --memory-limit, a lower --best, or one --measure at a time"
+        )
+    pairs = store.entry(f"pairs_{item}_{view}").files
+    (items,) = store.entry(f"pair_items_{item}_{view}").files
+    playlists = store.manifest.stages[f"pairs:{item}:{view}"].report.facts["playlists"]
+    with cluster.measured() as so_far:
+        by_id = delayed(rank_ids)(
+            folder, [file.path for file in store.entry(f"{item}s").files], items.path, item,
+            dask_key_name=f"rank_ids-{token}",
+        )  # fmt: skip
+        scored = [
+            delayed(best_of_file)(
+                folder, file.path, items.path, playlists, names, floor(store, options), options.best, by_id,
+                dask_key_name=f"best-{number}-{token}",
+            )
+            for number, file in enumerate(pairs)
+        ]  # fmt: skip
+        best = tree(scored, merge_all, f"merge_best-{token}")
+        work = [
+            delayed(write_similar)(
+                best, folder, item, name, items.path, tokens[name], dask_key_name=f"write-{name}-{token}"
+            )
+            for name in names
+        ]
+        files = cluster.compute(f"{view} similarities", work, lambda file: file.rows, "rows")
+        seconds, peak = so_far()
+    return {
+        name: (
+            {f"similar_{item}_{name}": TableEntry([file])},
+            StageReport(file.rows, file.bytes, 1, seconds / len(names), peak),
+        )
+        for name, file in zip(names, files, strict=True)
+    }
+
+
+def floor(store: Store, options: params.Similar) -> tuple[str, float]:
+    """What coco scores by, and what a score must exceed."""
+    if options.score == "normalised":
+        return "normalised", options.score_over
+    if options.count_over is not None:
+        return "count", float(options.count_over)
+    return "count", store.entry("playlists").rows * COUNT_PER_PLAYLIST
+
+
+COUNT_PER_PLAYLIST = 1_000 / 1_000_000
+
+
+def rank_ids(folder: Folder, vocabulary: list[str], items: str, item: str) -> NDArray[np.int32]:
+    """The task: each of the view's items' rank by id, int32 (N,)."""
+    import pyarrow as pa
+
+    codes = tables.read_file(folder, items, ["item"])["item"].to_numpy()
+    wanted = []
+    for path in vocabulary:
+        table = tables.read_file(folder, path, [item, f"{item}_id"])
+        wanted.append(table.filter(pa.array(np.isin(table[item].to_numpy(), codes))))
+    whole = pa.concat_tables(wanted).sort_by(item)
+    return string_order(whole[f"{item}_id"])
+
+
+def best_of_file(
+    folder: Folder,
+    path: str,
+    items: str,
+    playlists: int,
+    names: list[str],
+    over: tuple[str, float],
+    k: int,
+    by_id: NDArray[np.int32],
+) -> tuple[dict[str, Best], NDArray[np.int32]]:
+    """The task: the best neighbours by each measure, as far as one file of the pairs knows."""
+    of_item = {name: column.to_numpy() for name, column in _columns(tables.read_file(folder, items)).items()}
+    best = {name: empty(len(of_item["item"]), k) for name in names}
+    with tables.open_parquet(folder, path) as file:
+        for batch in file.iter_batches(BLOCK_PAIRS, use_threads=False):
+            pair = {name: column.to_numpy() for name, column in _columns(batch).items()}
+            place1 = np.searchsorted(of_item["item"], pair["item1"]).astype(np.int32)
+            place2 = np.searchsorted(of_item["item"], pair["item2"]).astype(np.int32)
+            seen = _counts(pair, of_item, place1, place2, playlists)
+            for name in names:
+                _offer_both(best[name], MEASURES[name], seen, place1, place2, by_id, over)
+    return best, by_id
+
+
+def _columns(table: Any) -> dict[str, Any]:
+    return dict(zip(table.schema.names, table.columns, strict=True))
+
+
+def _counts(
+    pair: dict[str, NDArray[Any]],
+    of_item: dict[str, NDArray[Any]],
+    a: NDArray[np.int32],
+    b: NDArray[np.int32],
+    playlists: int,
+) -> Counts:
+    n, total = of_item["n_playlists"].astype(float), of_item["pair_total"].astype(float)
+    none = np.zeros(0)
+    weighted = "idf_weight" in pair
+    idf = from_fixed(of_item["idf_weight"]) if weighted else none
+    return Counts(
+        pair=pair["n_playlists"].astype(float),
+        a=n[a],
+        b=n[b],
+        total_a=total[a],
+        total_b=total[b],
+        idf=from_fixed(pair["idf_weight"]) if weighted else none,
+        idf_a=idf[a] if weighted else none,
+        idf_b=idf[b] if weighted else none,
+        mean=float(of_item["n_playlists"].sum()) / len(n),
+        playlists=playlists,
+    )
+
+
+def _offer_both(
+    best: Best,
+    measure: Measure,
+    seen: Counts,
+    a: NDArray[np.int32],
+    b: NDArray[np.int32],
+    by_id: NDArray[np.int32],
+    over: tuple[str, float],
+) -> None:
+    """Each pair in both directions; coco only above its threshold."""
+    if measure.name == "coco":
+        value = seen.pair if over[0] == "count" else measure.function(seen)
+        kept = value > over[1]
+        a, b, value = a[kept], b[kept], value[kept]
+        back = value
+    else:
+        value = measure.function(seen)
+        back = value if measure.symmetric else measure.function(seen.swapped())
+    offer(best, a, b, value, by_id)
+    offer(best, b, a, back, by_id)
+
+
+def merge_all(
+    parts: list[tuple[dict[str, Best], NDArray[np.int32]]],
+) -> tuple[dict[str, Best], NDArray[np.int32]]:
+    """A node of the tree: the best of several files."""
+    if len(parts) == 1:
+        return parts[0]
+    by_id = parts[0][1]
+    return {name: merge([best[name] for best, _ in parts], by_id) for name in parts[0][0]}, by_id
+
+
+def write_similar(
+    best: tuple[dict[str, Best], NDArray[np.int32]], folder: Folder, item: str, name: str, items: str, token: str
+) -> FileEntry:
+    """The task: one measure's table."""
+    import pyarrow as pa
+
+    codes = tables.read_file(folder, items, ["item"])["item"].to_numpy()
+    score, neighbour, n = best[0][name]
+    full = np.arange(score.shape[1]) < n[:, None]
+    rank = np.broadcast_to(np.arange(1, score.shape[1] + 1), score.shape)
+    table = pa.table(
+        {
+            "item": int32(np.repeat(codes, n)),
+            "rank": int32(rank[full]),
+            "neighbour": int32(codes[neighbour[full]]),
+            "score": float64(score[full]),
+        }
+    )
+    return tables.write_part(folder, f"similar_{item}_{name}", token, 0, table, compression="zstd")

@@ -1,0 +1,1 @@
+"""Tables, manifest and files: the only code that knows Parquet and fsspec."""

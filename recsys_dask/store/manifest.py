@@ -1,0 +1,133 @@
+"""The one file that says what a store holds: which stages are complete, from what, and every file's checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+
+import recsys_dask
+from recsys_dask.errors import StoreError
+from recsys_dask.schemas import STORE_FORMAT
+from recsys_dask.store.files import Folder, checksum
+
+NAME = "manifest.json"
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file of a table: `path` within the store, `checksum` BLAKE2b of its bytes."""
+
+    path: str
+    rows: int
+    bytes: int
+    checksum: str
+
+
+class TableEntry(msgspec.Struct, frozen=True):
+    files: list[FileEntry]
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+class StageReport(msgspec.Struct):
+    """What a stage did: rows and bytes that it wrote, wall seconds, the largest peak of a worker's memory."""
+
+    rows: int = 0
+    bytes: int = 0
+    partitions: int = 0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    facts: dict[str, int] = {}
+    notes: list[str] = []
+
+
+class StageEntry(msgspec.Struct):
+    fingerprint: str
+    params: dict[str, Any]
+    tables: list[str]
+    report: StageReport
+    finished_at: str
+
+
+class InputFile(msgspec.Struct, frozen=True, order=True):
+    """An input as it was when it was read: size in bytes, modification as the file system tells it."""
+
+    path: str
+    bytes: int
+    modified: str
+
+
+class Manifest(msgspec.Struct):
+    format: int
+    package: str
+    inputs: list[InputFile] = []
+    set_aside: list[str] = []
+    stages: dict[str, StageEntry] = {}
+    tables: dict[str, TableEntry] = {}
+
+    @classmethod
+    def new(cls) -> Manifest:
+        return cls(format=STORE_FORMAT, package=recsys_dask.__version__)
+
+    def files(self) -> set[str]:
+        """Every file that belongs to the store."""
+        return {file.path for table in self.tables.values() for file in table.files}
+
+
+def load(folder: Folder) -> Manifest | None:
+    """The store's manifest, or None where there is none. Raises `StoreError` for one that cannot be used."""
+    try:
+        data = folder.read(NAME)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{folder.full(NAME)}: cannot be read: {error}") from None
+    try:
+        head = json.loads(data)
+        made = head["format"], head["package"]
+        if made[0] == STORE_FORMAT:
+            return msgspec.convert(head, Manifest)
+    except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+        raise StoreError(
+            f"{folder.full(NAME)}: is not a store's manifest ({error}); remove the folder and run again"
+        ) from None
+    raise StoreError(
+        f"{folder.url}: store of format {made[0]}, made by recsys_dask {made[1]}; this is recsys_dask "
+        f"{recsys_dask.__version__} with format {STORE_FORMAT}: use that version, or another folder"
+    )
+
+
+def save(folder: Folder, manifest: Manifest) -> None:
+    """The commit: readers see the new tables from here on."""
+    folder.write(NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+
+
+def put(folder: Folder, name: str, data: bytes, rows: int) -> FileEntry:
+    """A whole file, and its entry for the manifest."""
+    folder.write(name, data)
+    return FileEntry(name, rows, len(data), checksum(data))
+
+
+def written(folder: Folder, name: str, rows: int) -> FileEntry:
+    """The entry of a file that is in place already."""
+    digest = hashlib.blake2b(digest_size=16)
+    size = 0
+    with folder.open(name) as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+            size += len(block)
+    return FileEntry(name, rows, size, digest.hexdigest())
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short name for what a stage was made from: equal parts, equal name."""
+    text = json.dumps(msgspec.to_builtins(parts), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
