@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recsys_dask.arrow import bools, values
 from recsys_dask.errors import UnknownItemError
 from recsys_dask.store.tables import Store
 
@@ -28,7 +29,7 @@ class Vocabulary:
         table = store.table(f"{item}s", [item, f"{item}_id", f"{item}_name", "n_mentions"]).sort_by(item)
         self.ids: pa.Array = table[f"{item}_id"].combine_chunks()
         self.names: pa.Array = table[f"{item}_name"].combine_chunks()
-        self.n_mentions = table["n_mentions"].to_numpy()
+        self.n_mentions = values(table["n_mentions"])
 
     @cached_property
     def _folded(self) -> pa.Array:
@@ -80,7 +81,7 @@ def similar(store: Store, queries: Sequence[str], item: str, method: str, k: int
     vocabulary = Vocabulary(store, item)
     codes = [vocabulary.code(query) for query in queries]
     table = store.table(f"similar_{item}_{method}")
-    seed = table["item"].to_numpy()
+    seed = values(table["item"])
     rows = []
     for query, code in zip(queries, codes, strict=True):
         start, end = np.searchsorted(seed, [code, code + 1]).tolist()
@@ -137,7 +138,7 @@ def _frequent_pairs(store: Store, name: str, item: str, top: int = 5) -> list[di
     """The pairs of most playlists, read a file at a time."""
     best: list[tuple[int, int, int]] = []
     for part in store.parts(name, ["item1", "item2", "n_playlists"]):
-        count = part["n_playlists"].to_numpy()
+        count = values(part["n_playlists"])
         rows = np.argsort(-count, kind="stable")[:top]
         best += [(-int(count[row]), part["item1"][int(row)].as_py(), part["item2"][int(row)].as_py()) for row in rows]
         best = sorted(best)[:top]
@@ -146,10 +147,9 @@ def _frequent_pairs(store: Store, name: str, item: str, top: int = 5) -> list[di
 
 
 def _names(store: Store, item: str, codes: set[int]) -> dict[int, str]:
-    import pyarrow as pa
 
     found: dict[int, str] = {}
     for part in store.parts(f"{item}s", [item, f"{item}_name"]):
-        part = part.filter(pa.array(np.isin(part[item].to_numpy(), list(codes))))
+        part = part.filter(bools(np.isin(values(part[item]), list(codes))))
         found |= zip(part[item].to_pylist(), part[f"{item}_name"].to_pylist(), strict=True)
     return found

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from recsys_dask.arrow import bools, fixed, int32, int64, optional, texts
 from recsys_dask.errors import Fault
-from recsys_dask.formats.base import Part, bools, fixed, int32, int64, optional, texts
+from recsys_dask.formats.base import Part
 from recsys_dask.formats.coding import ID_LENGTH, ids_of, intern, tally
 from recsys_dask.formats.inputs import open_plain
 from recsys_dask.formats.splitting import Around, Twice, segments

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask.arrow import whole
 from recsys_dask.kernels import kernel
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ MISSING = -1
 
 def words_for(ids: pa.Array | pa.ChunkedArray) -> int:
     """How many uint64 hold the longest of these ids."""
-    offsets = _offsets(_one(ids))
+    offsets = _offsets(whole(ids))
     return max(1, -(-int(np.diff(offsets).max(initial=0)) // 8))
 
 
 def keys(ids: pa.Array | pa.ChunkedArray, words: int) -> NDArray[np.uint64]:
     """Ids, an Arrow string array of n, as (n, words) uint64, zero-padded. No id may hold a NUL byte."""
-    ids = _one(ids)
+    ids = whole(ids)
     offsets = _offsets(ids)
     data = ids.buffers()[2]
     raw = np.zeros((len(ids), words * 8), np.uint8)
@@ -170,24 +171,15 @@ def index_of(keys: NDArray[np.uint64]) -> Index:
 
 def string_order(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
     """The rank of each id among the sorted ids, int32: what ties are broken by."""
-    whole = keys(ids, words_for(ids))
-    ranked = order(whole, np.zeros(len(whole), np.int64))
-    out = np.empty(len(whole), np.int32)
-    out[ranked] = np.arange(len(whole), dtype=np.int32)
+    n = len(ids)
+    out = np.empty(n, np.int32)
+    out[order(keys(ids, words_for(ids)), np.zeros(n, np.int64))] = np.arange(n, dtype=np.int32)
     return out
-
-
-def _one(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
-    import pyarrow as pa
-
-    if not isinstance(ids, pa.ChunkedArray):
-        return ids
-    return pa.concat_arrays(ids.chunks) if ids.num_chunks else pa.array([], ids.type)
 
 
 def warm() -> None:
     """Compile the kernels."""
-    from recsys_dask.formats.base import fixed
+    from recsys_dask.arrow import fixed
 
     known = Index(1)
     known.add(keys(fixed(np.ones((2_000, 1), np.uint8)), 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recsys_dask import params
-from recsys_dask.formats.base import int64
+from recsys_dask.arrow import int64, values
 from recsys_dask.formats.vocabulary import keys, order, words_for
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
@@ -48,5 +48,5 @@ def write_popular(folder: Folder, item: str, paths: list[str], top: int, token: 
         if best is not None:
             table = pa.concat_tables([best, table])
         ids = table[f"{item}_id"]
-        best = table.take(int64(order(keys(ids, words_for(ids)), table["n_mentions"].to_numpy())[:top]))
+        best = table.take(int64(order(keys(ids, words_for(ids)), values(table["n_mentions"]))[:top]))
     return tables.write_part(folder, f"popular_{item}", token, 0, best, compression="zstd")

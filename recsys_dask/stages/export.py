@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask import params
+from recsys_dask.arrow import bools, float64, int64, values
 from recsys_dask.cooccurrence.measures import MEASURES
-from recsys_dask.formats.base import float64, int64
 from recsys_dask.formats.vocabulary import string_order
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
@@ -65,7 +65,7 @@ def export(
 def ids_by_code(store: Store, item: str, columns: Sequence[str] = ()) -> pa.Table:
     """Ids (and other columns) of a vocabulary, row = code."""
     table = store.table(f"{item}s", [item, f"{item}_id", *columns])
-    code = table[item].to_numpy()
+    code = values(table[item])
     return table if (code == np.arange(len(code))).all() else table.sort_by(item)
 
 
@@ -87,8 +87,8 @@ def write_pairs(store: Store, item: str, out: Folder, name: str, form: str) -> l
     import pyarrow.parquet as pq
 
     items = store.table(f"pair_items_{item}_article", ["item", "pair_total"])
-    codes, total = items["item"].to_numpy(), items["pair_total"].to_numpy()
-    ids = ids_by_code(store, item)[f"{item}_id"].take(pa.array(codes))
+    codes, total = values(items["item"]), values(items["pair_total"])
+    ids = ids_by_code(store, item)[f"{item}_id"].take(int64(codes))
     rank = string_order(ids)
     by_rank = np.argsort(rank)
     schema = pa.schema(
@@ -126,7 +126,7 @@ def _seed_ranges(store: Store, item: str, codes: NDArray[np.int32], rank: NDArra
     n = np.zeros(len(codes), np.int64)
     for part in store.parts(f"pairs_{item}_article", ["item1", "item2"]):
         for side in ("item1", "item2"):
-            n += np.bincount(rank[np.searchsorted(codes, part[side].to_numpy())], minlength=len(codes))
+            n += np.bincount(rank[np.searchsorted(codes, values(part[side]))], minlength=len(codes))
     block = np.cumsum(n) // BLOCK_PAIRS
     starts = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(codes)]
     return [(low, high) for low, high in itertools.pairwise(starts) if low < high]
@@ -138,8 +138,8 @@ def _both_ways(
     """Ranks and counts of the pairs in both directions whose seed has low ≤ rank < high, sorted."""
     found = []
     for part in store.parts(f"pairs_{item}_article"):
-        one, other = (rank[np.searchsorted(codes, part[side].to_numpy())] for side in ("item1", "item2"))
-        count = part["n_playlists"].to_numpy()
+        one, other = (rank[np.searchsorted(codes, values(part[side]))] for side in ("item1", "item2"))
+        count = values(part["n_playlists"])
         for seed, neighbour in ((one, other), (other, one)):
             mine = (seed >= low) & (seed < high)
             found.append(np.stack([seed[mine], neighbour[mine], count[mine]]).astype(np.int64))
@@ -152,7 +152,7 @@ def write_similar(store: Store, item: str, method: str, out: Folder, names: Sequ
     """The task: a line an item, `seed similar1 similar2 …`, best first, under each of some names."""
     ids = np.array(ids_by_code(store, item)[f"{item}_id"].to_pylist(), object)
     table = store.table(f"similar_{item}_{method}", ["item", "neighbour"])
-    seed, neighbour = table["item"].to_numpy(), ids[table["neighbour"].to_numpy()]
+    seed, neighbour = values(table["item"]), ids[values(table["neighbour"])]
     starts = np.flatnonzero(np.diff(seed, prepend=-1))
     lines = [
         " ".join([ids[seed[start]], *neighbour[start:end]])
@@ -194,14 +194,13 @@ def _write_rows(
 
 def _kept(store: Store, row_filter: tuple[int, int], number: int) -> pa.Table:
     """A partition's rows that the row table holds."""
-    import pyarrow as pa
 
     top, min_tracks = row_filter
-    popular = store.table("popular_artist", ["artist"])["artist"].to_numpy()[:top]
+    popular = values(store.table("popular_artist", ["artist"])["artist"])[:top]
     lists = tables.read_file(store.folder, store.entry("playlists").files[number].path, ["num_tracks", "n_entries"])
     rows = tables.read_file(store.folder, store.entry("rows").files[number].path)
-    keep = np.repeat(lists["num_tracks"].to_numpy() > min_tracks, lists["n_entries"].to_numpy())
-    return rows.filter(pa.array(keep & np.isin(rows["artist"].to_numpy(), popular)))
+    keep = np.repeat(values(lists["num_tracks"]) > min_tracks, values(lists["n_entries"]))
+    return rows.filter(bools(keep & np.isin(values(rows["artist"]), popular)))
 
 
 def count_rows(store: Store, row_filter: tuple[int, int], number: int) -> int:

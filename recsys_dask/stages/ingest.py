@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask import params
+from recsys_dask.arrow import int32, int64, values
 from recsys_dask.errors import Fault, bad_input
 from recsys_dask.formats import mpd
-from recsys_dask.formats.base import Part, int32, int64
+from recsys_dask.formats.base import Part
 from recsys_dask.formats.vocabulary import Index, bucket_of, keys, order, words_for
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
@@ -202,7 +203,7 @@ def _write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartIn
             vocabulary = vocabulary.take(int64(by_bucket))
             place = np.empty(len(by_bucket), np.int32)
             place[by_bucket] = np.arange(len(by_bucket), dtype=np.int32)
-            rows = rows.set_column(column, rows.column_names[column], int32(place[rows[column].to_numpy()]))
+            rows = rows.set_column(column, rows.column_names[column], int32(place[values(rows[column])]))
         _write_groups(folder, f"{SCRATCH}/{name}-{kind}.parquet", vocabulary, buckets[kind])
     tables.write_file(folder, f"{SCRATCH}/{name}-playlists.parquet", part.playlists, **tables.NO_DICTIONARY)
     tables.write_file(
@@ -212,7 +213,7 @@ def _write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartIn
         row_group=GROUP_ROWS,
         **tables.NO_DICTIONARY | {"write_statistics": ["pid"]},
     )
-    pid = part.playlists["pid"].to_numpy()
+    pid = values(part.playlists["pid"])
     return PartInfo(
         name,
         part.files,
@@ -280,9 +281,9 @@ def merge_bucket(folder: Folder, kind: str, bucket: int, parts: Sequence[PartInf
         places = index.add(keys(found["id"], words))
         sums = _grown(sums, index.n, 0)
         first = _grown(first, index.n, np.iinfo(np.int64).max)
-        sums[places, 0] += found["n_mentions"].to_numpy()  # an id is in a part once: no place repeats
-        sums[places, 1] += found["n_playlists"].to_numpy()
-        pid = found["first_pid"].to_numpy()
+        sums[places, 0] += values(found["n_mentions"])  # an id is in a part once: no place repeats
+        sums[places, 1] += values(found["n_playlists"])
+        pid = values(found["first_pid"])
         earlier = np.flatnonzero(pid < first[places, 0])
         first[places[earlier]] = np.stack([pid[earlier], np.full(len(earlier), number), earlier], 1)
 
@@ -334,8 +335,8 @@ def check_pids(
     Where the parts' pids do not overlap, partitions start where parts do, and every part is read once.
     """
     found = [tables.read_file(folder, part.path("playlists"), ["pid", "n_entries", "file"]) for part in parts]
-    pid = np.concatenate([table["pid"].to_numpy() for table in found] or [np.zeros(0, np.int64)])
-    rows = np.concatenate([table["n_entries"].to_numpy() for table in found] or [np.zeros(0, np.int64)])
+    pid = np.concatenate([values(table["pid"]) for table in found] or [np.zeros(0, np.int64)])
+    rows = np.concatenate([values(table["n_entries"]) for table in found] or [np.zeros(0, np.int64)])
     by_pid = np.argsort(pid, kind="stable")
     faults = []
     starts = np.cumsum([0, *(part.n_playlists for part in parts)])
@@ -372,11 +373,11 @@ def rank(folder: Folder, kind: str, merged: Sequence[Merged], words: int) -> lis
     found = [tables.read_file(folder, one.path, ["id", "n_mentions"]) for one in merged if one.rows]
     if found:
         both = pa.concat_tables(found).combine_chunks()
-        by_rank = order(keys(both["id"], words), both["n_mentions"].to_numpy())
+        by_rank = order(keys(both["id"], words), values(both["n_mentions"]))
         ids = both.select(["id"]).take(int64(by_rank))
     else:
         by_rank = np.zeros(0, np.int64)
-        ids = pa.table({"id": pa.array([], pa.string())})
+        ids = pa.schema([("id", pa.string())]).empty_table()
     tables.write_file(folder, _codes_path(kind), ids, **tables.NO_DICTIONARY)
     codes = np.empty(len(by_rank), np.int32)
     codes[by_rank] = np.arange(len(by_rank), dtype=np.int32)
@@ -523,13 +524,13 @@ def recode(
         for place, kind in ((2, "artists"), (3, "tracks")):
             ids = tables.read_file(folder, part.path(kind), ["id"])["id"]
             code = index[kind].find(keys(ids, index[kind].words))
-            rows = rows.set_column(place, kind[:-1], int32(code[rows[place].to_numpy()]))
+            rows = rows.set_column(place, kind[:-1], int32(code[values(rows[place])]))
         found["playlists"].append(playlists.drop_columns(["file"]))
         found["rows"].append(rows)
     entries = []
     for name, pieces in found.items():
         table = pa.concat_tables(pieces or [of(name).arrow().empty_table()])
-        pid = table["pid"].to_numpy()
+        pid = values(table["pid"])
         if (pid[1:] < pid[:-1]).any():
             table = table.take(int64(np.argsort(pid, kind="stable")))
         options: dict[str, Any] = (
@@ -541,7 +542,7 @@ def recode(
 
 def _with_pids(table: pa.Table, start: int, end: int | None) -> pa.Table:
     """The rows of a table sorted by pid with start ≤ pid < end."""
-    pid = table["pid"].to_numpy()
+    pid = values(table["pid"])
     low = int(np.searchsorted(pid, start))
     high = len(pid) if end is None else int(np.searchsorted(pid, end))
     return table.slice(low, high - low)

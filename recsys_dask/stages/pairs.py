@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask import params
+from recsys_dask.arrow import int32, int64, values
 from recsys_dask.cooccurrence.chunk import BYTES_PER_PAIR, Counter, count_pairs, most_pairs
 from recsys_dask.cooccurrence.combine import combine, totals
 from recsys_dask.cooccurrence.view import Diagonal, Playlists, add_diagonals, clean, diagonal, joined
 from recsys_dask.errors import BudgetError
-from recsys_dask.formats.base import int32, int64
 from recsys_dask.runtime.clusters import SPLIT_EVERY, Cluster, tree
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
@@ -124,11 +124,11 @@ def view_items(
     found = []
     for path in paths:
         table = tables.read_file(folder, path, [item, "n_mentions", "n_playlists"])
-        codes = table[item].to_numpy()
+        codes = values(table[item])
         if view == "article":
-            codes = codes[table["n_mentions"].to_numpy() > mentions_over]
+            codes = codes[values(table["n_mentions"]) > mentions_over]
         elif item == "track":
-            codes = codes[table["n_playlists"].to_numpy() >= min_playlists]
+            codes = codes[values(table["n_playlists"]) >= min_playlists]
         found.append(codes)
     return np.sort(np.concatenate(found)).astype(np.int32)
 
@@ -151,11 +151,11 @@ def view_partition(
 ) -> Playlists:
     """The task: one partition of `rows`, cleaned."""
     lists = tables.read_file(folder, playlists, ["num_tracks", "n_entries"])
-    codes = tables.read_file(folder, rows, [options.item])[options.item].to_numpy()
-    n_entries = lists["n_entries"].to_numpy()
+    codes = values(tables.read_file(folder, rows, [options.item])[options.item])
+    n_entries = values(lists["n_entries"])
     if view == "full":
         return clean(codes, n_entries, np.ones(len(n_entries), bool), items)
-    keep = lists["num_tracks"].to_numpy() > options.min_tracks
+    keep = values(lists["num_tracks"]) > options.min_tracks
     return clean(codes, n_entries, keep, items, (options.rows_low, options.rows_high))
 
 

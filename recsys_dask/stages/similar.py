@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask import params
+from recsys_dask.arrow import bools, float64, int32, values
 from recsys_dask.cooccurrence.best import BYTES_PER_PLACE, Best, empty, merge, offer
 from recsys_dask.cooccurrence.measures import MEASURES, Counts, Measure, from_fixed
 from recsys_dask.errors import BudgetError
-from recsys_dask.formats.base import float64, int32
 from recsys_dask.formats.vocabulary import string_order
 from recsys_dask.runtime.clusters import SPLIT_EVERY, Cluster, tree
 from recsys_dask.store import tables
@@ -89,11 +89,11 @@ def rank_ids(folder: Folder, vocabulary: list[str], items: str, item: str) -> ND
     """The task: each of the view's items' rank by id, int32 (N,)."""
     import pyarrow as pa
 
-    codes = tables.read_file(folder, items, ["item"])["item"].to_numpy()
+    codes = values(tables.read_file(folder, items, ["item"])["item"])
     wanted = []
     for path in vocabulary:
         table = tables.read_file(folder, path, [item, f"{item}_id"])
-        wanted.append(table.filter(pa.array(np.isin(table[item].to_numpy(), codes))))
+        wanted.append(table.filter(bools(np.isin(values(table[item]), codes))))
     whole = pa.concat_tables(wanted).sort_by(item)
     return string_order(whole[f"{item}_id"])
 
@@ -109,11 +109,11 @@ def best_of_file(
     by_id: NDArray[np.int32],
 ) -> tuple[dict[str, Best], NDArray[np.int32]]:
     """The task: the best neighbours by each measure, as far as one file of the pairs knows."""
-    of_item = {name: column.to_numpy() for name, column in _columns(tables.read_file(folder, items)).items()}
+    of_item = {name: values(column) for name, column in _columns(tables.read_file(folder, items)).items()}
     best = {name: empty(len(of_item["item"]), k) for name in names}
     with tables.open_parquet(folder, path) as file:
         for batch in file.iter_batches(BLOCK_PAIRS, use_threads=False):
-            pair = {name: column.to_numpy() for name, column in _columns(batch).items()}
+            pair = {name: values(column) for name, column in _columns(batch).items()}
             place1 = np.searchsorted(of_item["item"], pair["item1"]).astype(np.int32)
             place2 = np.searchsorted(of_item["item"], pair["item2"]).astype(np.int32)
             seen = _counts(pair, of_item, place1, place2, playlists)
@@ -189,7 +189,7 @@ def write_similar(
     """The task: one measure's table."""
     import pyarrow as pa
 
-    codes = tables.read_file(folder, items, ["item"])["item"].to_numpy()
+    codes = values(tables.read_file(folder, items, ["item"])["item"])
     score, neighbour, n = best[0][name]
     full = np.arange(score.shape[1]) < n[:, None]
     rank = np.broadcast_to(np.arange(1, score.shape[1] + 1), score.shape)

@@ -1,0 +1,109 @@
+"""Between numpy and Arrow, buffer to buffer.
+
+`pa.array`, `to_numpy` of a column and their like import pandas at their first call, which takes longer than reading a
+slice; these do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    import pyarrow as pa
+
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
+
+
+def values(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """A numeric column without nulls as a numpy array, read-only."""
+    column = whole(column)
+    dtype = np.dtype(str(column.type))
+    data = column.buffers()[1]
+    if data is None:
+        return np.zeros(0, dtype)
+    return np.frombuffer(data, dtype)[column.offset : column.offset + len(column)]
+
+
+def int32(numbers: NDArray[np.integer]) -> pa.Array:
+    """An Arrow array over numbers. (`pa.array` imports pandas at its first call, which takes 0.4 s a process.)"""
+    return _numbers(numbers, np.int32)
+
+
+def int64(values: NDArray[np.integer]) -> pa.Array:
+    return _numbers(values, np.int64)
+
+
+def float64(values: NDArray[np.floating]) -> pa.Array:
+    return _numbers(values, np.float64)
+
+
+def _numbers(values: NDArray[Any], dtype: type) -> pa.Array:
+    import pyarrow as pa
+
+    data: NDArray[Any] = np.ascontiguousarray(values, dtype)
+    kind = pa.from_numpy_dtype(data.dtype)
+    return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
+
+
+def bools(values: NDArray[np.bool_], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.Array.from_buffers(pa.bool_(), len(values), [_bitmap(valid), _bits(values)])
+
+
+def fixed(raw: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Texts of one length, `raw` (n, length) of bytes, as an Arrow string array."""
+    import pyarrow as pa
+
+    n, length = raw.shape
+    offsets = np.arange(n + 1, dtype=np.int32) * np.int32(length)
+    data = pa.py_buffer(np.ascontiguousarray(raw))
+    return pa.Array.from_buffers(pa.string(), n, [_bitmap(valid), pa.py_buffer(offsets), data])
+
+
+def texts(values: Sequence[str | None]) -> pa.Array:
+    """Texts, or None, as an Arrow string array."""
+    import pyarrow as pa
+
+    valid = np.fromiter((value is not None for value in values), np.bool_, len(values))
+    plain = [value or "" for value in values]
+    joined = "".join(plain)
+    if not joined.isascii():
+        plain = [value.encode() for value in plain]  # type: ignore[misc]
+    offsets = np.zeros(len(plain) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, plain), np.int32, len(plain)), out=offsets[1:])
+    buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(joined.encode())]
+    return pa.Array.from_buffers(pa.string(), len(plain), buffers)
+
+
+def optional(values: Sequence[int | None]) -> pa.Array:
+    """Integers, or None, as an Arrow int64 array."""
+    import pyarrow as pa
+
+    valid = np.fromiter((value is not None for value in values), np.bool_, len(values))
+    data = np.fromiter((value or 0 for value in values), np.int64, len(values))
+    return pa.Array.from_buffers(pa.int64(), len(data), [_bitmap(valid), pa.py_buffer(data)])
+
+
+def _bits(values: NDArray[np.bool_]) -> pa.Buffer:
+    import pyarrow as pa
+
+    return pa.py_buffer(np.packbits(values, bitorder="little"))
+
+
+def _bitmap(valid: NDArray[np.bool_] | None) -> pa.Buffer | None:
+    """Arrow's validity bitmap; none at all where everything is valid."""
+    return None if valid is None or valid.all() else _bits(valid)
