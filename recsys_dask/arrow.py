@@ -78,13 +78,12 @@ def texts(values: Sequence[str | None]) -> pa.Array:
     """Texts, or None, as an Arrow string array."""
     import pyarrow as pa
 
-    valid = np.fromiter((value is not None for value in values), np.bool_, len(values))
-    plain = [value or "" for value in values]
+    valid = _valid(values)
+    plain: Sequence[Any] = values if valid is None else [value or "" for value in values]
     joined = "".join(plain)
-    if not joined.isascii():
-        plain = [value.encode() for value in plain]  # type: ignore[misc]
+    lengths = map(len, plain) if joined.isascii() else map(len, map(str.encode, plain))
     offsets = np.zeros(len(plain) + 1, np.int32)
-    np.cumsum(np.fromiter(map(len, plain), np.int32, len(plain)), out=offsets[1:])
+    np.cumsum(np.fromiter(lengths, np.int32, len(plain)), out=offsets[1:])
     buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(joined.encode())]
     return pa.Array.from_buffers(pa.string(), len(plain), buffers)
 
@@ -93,9 +92,17 @@ def optional(values: Sequence[int | None]) -> pa.Array:
     """Integers, or None, as an Arrow int64 array."""
     import pyarrow as pa
 
-    valid = np.fromiter((value is not None for value in values), np.bool_, len(values))
-    data = np.fromiter((value or 0 for value in values), np.int64, len(values))
+    valid = _valid(values)
+    plain: Sequence[Any] = values if valid is None else [value or 0 for value in values]
+    data = np.fromiter(plain, np.int64, len(plain))
     return pa.Array.from_buffers(pa.int64(), len(data), [_bitmap(valid), pa.py_buffer(data)])
+
+
+def _valid(values: Sequence[Any]) -> NDArray[np.bool_] | None:
+    """Which values are not None; nothing where all are."""
+    if None not in values:
+        return None
+    return np.fromiter((value is not None for value in values), np.bool_, len(values))
 
 
 def _bits(values: NDArray[np.bool_]) -> pa.Buffer:

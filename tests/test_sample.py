@@ -17,7 +17,8 @@ import pytest
 import scipy.sparse as sp
 
 from recsys_dask.errors import UsageError
-from recsys_dask.stages.sample import AWKWARD, SCENES, World, make_world, scene_of, slice_names, slice_text
+from recsys_dask.sampling.text import AWKWARD, scene_of, slice_text
+from recsys_dask.sampling.world import SCENES, World, make_world, slice_names
 
 PLAYLIST = (
     "name collaborative pid modified_at num_tracks num_albums num_followers tracks num_edits duration_ms "
@@ -133,7 +134,7 @@ def test_any_order_and_any_process(world: World) -> None:
     again = pickle.loads(pickle.dumps(make_world(3_000, 1)))
     assert [slice_text(again, number) for number in (2, 0, 1)] == [texts[2], texts[0], texts[1]]
     code = (
-        "import sys, hashlib; from recsys_dask.stages.sample import make_world, slice_text;"
+        "import sys, hashlib; from recsys_dask.sampling.text import slice_text; from recsys_dask.sampling.world import make_world;"
         "print(hashlib.sha256(slice_text(make_world(3_000, 1), 1)).hexdigest(), 'dask' in sys.modules)"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

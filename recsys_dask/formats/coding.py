@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recsys_dask.kernels import kernel
 
 ID_LENGTH = 22
-_BASE62 = np.zeros(256, bool)
+_BASE62 = np.zeros(256, np.bool_)
 _BASE62[np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", np.uint8)] = True
 
 
@@ -23,21 +23,36 @@ def intern(texts: Iterable[str], n: int) -> tuple[list[str], NDArray[np.int32]]:
     return list(codes), places
 
 
+@kernel
+def _first_wrong(joined, prefix, base62, ids):  # type: ignore[no-untyped-def]
+    """Copy the ids out of URIs of one length laid end to end; returns the first URI that is none, or -1."""
+    head = len(prefix)
+    at = 0
+    for uri in range(len(ids)):
+        for place in range(head):
+            if joined[at + place] != prefix[place]:
+                return uri
+        at += head
+        for place in range(ids.shape[1]):
+            if not base62[joined[at + place]]:
+                return uri
+            ids[uri, place] = joined[at + place]
+        at += ids.shape[1]
+    return -1
+
+
 def ids_of(uris: Sequence[str], prefix: str) -> NDArray[np.uint8] | int:
     """The ids behind `prefix` as bytes, uint8 (n, 22); or the place of the first URI that is not one."""
     length = len(prefix) + ID_LENGTH
+    lengths = list(map(len, uris))
+    if lengths.count(length) < len(lengths):
+        return next(at for at, one in enumerate(lengths) if one != length)
     joined = "".join(uris).encode()
-    if len(joined) == length * len(uris):
-        raw = np.frombuffer(joined, np.uint8).reshape(len(uris), length)
-        head, ids = raw[:, : len(prefix)], raw[:, len(prefix) :]
-        right = (head == np.frombuffer(prefix.encode(), np.uint8)).all(1) & _BASE62[ids].all(1)
-        if right.all() and all(len(uri) == length for uri in uris):
-            return ids
-    for at, uri in enumerate(uris):
-        tail = np.frombuffer(uri[len(prefix) :].encode(), np.uint8)
-        if not uri.startswith(prefix) or len(tail) != ID_LENGTH or not _BASE62[tail].all():
-            return at
-    raise AssertionError("unreachable: one of the URIs is wrong")
+    ids = np.empty((len(uris), ID_LENGTH), np.uint8)
+    if len(joined) != length * len(uris):
+        return next(at for at, uri in enumerate(uris) if not uri.isascii())
+    wrong = _first_wrong(np.frombuffer(joined, np.uint8), np.frombuffer(prefix.encode(), np.uint8), _BASE62, ids)
+    return ids if wrong < 0 else int(wrong)
 
 
 @kernel
@@ -65,5 +80,6 @@ def tally(codes, ends, n):  # type: ignore[no-untyped-def]
 
 
 def warm() -> None:
-    """Compile the kernel."""
+    """Compile the kernels."""
+    ids_of(["a" * (ID_LENGTH + 1)], "a")
     tally(np.zeros(1, np.int32), np.ones(1, np.int64), 1)

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from recsys_dask.arrow import bools, fixed, int32, int64, optional, texts
 from recsys_dask.errors import Fault
@@ -19,6 +21,9 @@ from recsys_dask.formats.base import Part
 from recsys_dask.formats.coding import ID_LENGTH, ids_of, intern, tally
 from recsys_dask.formats.inputs import open_plain
 from recsys_dask.formats.splitting import Around, Twice, segments
+
+SEGMENT_BYTES = 1 << 26
+"""Of a larger file, how much `read_entries` decodes at once."""
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -53,8 +58,8 @@ class _Loose(msgspec.Struct):
     playlists: list[msgspec.Raw]
 
 
-class _Wrong(Exception):
-    """A fault on its way out of this module's functions; `file` is its place among the reader's paths."""
+class Wrong(Exception):
+    """A fault on its way to the caller; `file` is its place among the paths that are read."""
 
     def __init__(self, file: int, where: str, message: str):
         self.file, self.where, self.message = file, where, message
@@ -94,7 +99,7 @@ def read(paths: Sequence[str], part_bytes: int) -> Iterator[Part | Fault]:
                     if sum(one.bytes for one in waiting) >= part_bytes:
                         yield from _parts(waiting, paths)
                         waiting = []
-            except _Wrong as wrong:
+            except Wrong as wrong:
                 yield wrong.fault(paths)
         yield from _parts(waiting, paths)
     finally:
@@ -108,7 +113,7 @@ def _parts(pieces: list[_Piece], paths: Sequence[str]) -> Iterator[Part | Fault]
         try:
             yield _part(pieces, paths)
             return
-        except _Wrong as wrong:
+        except Wrong as wrong:
             yield wrong.fault(paths)
             pieces = [piece for piece in pieces if piece.file != wrong.file]
 
@@ -135,11 +140,11 @@ def _pieces(path: str, file: int, part_bytes: int) -> Iterator[_Piece]:
                     yield _Piece(file, playlists, len(found.text), whole=False)
                     done += len(playlists)
     except Twice:
-        raise _Wrong(file, "", "the root object has `playlists` twice") from None
+        raise Wrong(file, "", "the root object has `playlists` twice") from None
     except EOFError:
-        raise _Wrong(file, "", "the compressed file ends early") from None
+        raise Wrong(file, "", "the compressed file ends early") from None
     except (OSError, zlib.error) as error:
-        raise _Wrong(file, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise Wrong(file, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _decoded(text: bytes, decoder: Any, loose: Any, file: int, first: int, left_out: tuple[int, int]) -> Any:
@@ -155,16 +160,16 @@ def _decoded(text: bytes, decoder: Any, loose: Any, file: int, first: int, left_
         return decoder.decode(text)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
-        raise _Wrong(file, _place(path.rstrip("`"), text, loose, first), message) from None
+        raise Wrong(file, _place(path.rstrip("`"), text, loose, first), message) from None
     except msgspec.DecodeError as error:
         message = str(error).removeprefix("JSON is malformed: ")
         if found := _BYTE.search(message):
-            raise _Wrong(file, f"byte {offset(int(found[1])):,}", f"not JSON: {message[: found.start()]}") from None
-        raise _Wrong(file, f"byte {offset(len(text)):,}", f"not JSON: {message}") from None
+            raise Wrong(file, f"byte {offset(int(found[1])):,}", f"not JSON: {message[: found.start()]}") from None
+        raise Wrong(file, f"byte {offset(len(text)):,}", f"not JSON: {message}") from None
     except RecursionError:
-        raise _Wrong(file, "", "nested too deeply") from None
+        raise Wrong(file, "", "nested too deeply") from None
     except UnicodeDecodeError as error:
-        raise _Wrong(file, "", f"not UTF-8: {error.reason}") from None
+        raise Wrong(file, "", f"not UTF-8: {error.reason}") from None
 
 
 _BYTE = re.compile(r" \(byte (\d+)\)$")
@@ -194,28 +199,46 @@ def _place(path: str, text: bytes, loose: Any, first: int) -> str:
 # ---------------------------------------------------------------------------------------------- objects to columns
 
 
-def _part(pieces: Sequence[_Piece], paths: Sequence[str]) -> Part:
-    """Playlists of one or several files as a part. Raises `_Wrong` for ids that are none and a pid met twice."""
-    import pyarrow as pa
-
+def _by_pid(
+    pieces: Sequence[_Piece], paths: Sequence[str]
+) -> tuple[list[_Playlist], NDArray[np.int64], NDArray[np.int64]]:
+    """The pieces' playlists by pid, the place of each one's piece, and the pids. Raises `Wrong` for one met twice."""
     playlists = list(chain.from_iterable(piece.playlists for piece in pieces))
     file = np.repeat(np.arange(len(pieces)), [len(piece.playlists) for piece in pieces])
     pid = np.fromiter(map(attrgetter("pid"), playlists), np.int64, len(playlists))
     if (pid[1:] <= pid[:-1]).any():
         order = np.argsort(pid, kind="stable")
-        playlists, pid, file = [playlists[i] for i in order], pid[order], file[order]
+        playlists, pid, file = [playlists[i] for i in order.tolist()], pid[order], file[order]
         for again in np.flatnonzero(pid[1:] == pid[:-1]):
             other = paths[pieces[file[again]].file]
-            raise _Wrong(pieces[file[again + 1]].file, f"pid {pid[again]}", f"is there twice, first in {other}")
+            raise Wrong(pieces[file[again + 1]].file, f"pid {pid[again]}", f"is there twice, first in {other}")
+    return playlists, file, pid
 
+
+def _by_pos(playlists: Sequence[_Playlist]) -> tuple[list[_Track], NDArray[np.int64], NDArray[np.int64]]:
+    """All entries, playlist by playlist and by pos in each; how many each playlist has; and every entry's pos."""
     n_entries = np.fromiter((len(playlist.tracks) for playlist in playlists), np.int64, len(playlists))
-    ends = np.cumsum(n_entries)
-    holder = np.repeat(np.arange(len(playlists)), n_entries)
     entries = list(chain.from_iterable(map(attrgetter("tracks"), playlists)))
     pos = np.fromiter(map(attrgetter("pos"), entries), np.int64, len(entries))
+    holder = np.repeat(np.arange(len(playlists)), n_entries)
     if ((pos[1:] < pos[:-1]) & (holder[1:] == holder[:-1])).any():
         order = np.lexsort((pos, holder))
-        entries, pos = [entries[i] for i in order], pos[order]
+        entries, pos = [entries[i] for i in order.tolist()], pos[order]
+    return entries, n_entries, pos
+
+
+def _not_an_id(kind: str, uri: str | None, pid: int, pos: int) -> tuple[str, str]:
+    """Where and what is wrong with a URI."""
+    wanted = f"expected spotify:{kind}: and {ID_LENGTH} base-62 characters, got {uri!r}"
+    return f"playlist (pid {pid}), entry of pos {pos}, field {kind}_uri", wanted
+
+
+def _part(pieces: Sequence[_Piece], paths: Sequence[str]) -> Part:
+    """Playlists of one or several files as a part. Raises `Wrong` for ids that are none and a pid met twice."""
+    playlists, file, pid = _by_pid(pieces, paths)
+    entries, n_entries, pos = _by_pos(playlists)
+    ends = np.cumsum(n_entries)
+    holder = np.repeat(np.arange(len(playlists)), n_entries)
 
     codes, ids, uses, first = {}, {}, {}, {}
     for kind in ("artist", "track", "album"):
@@ -227,9 +250,8 @@ def _part(pieces: Sequence[_Piece], paths: Sequence[str]) -> Part:
         found = ids_of(distinct, f"spotify:{kind}:")
         if isinstance(found, int):
             row = first[kind][found]
-            where = f"playlist (pid {pid[holder[row]]}), entry of pos {pos[row]}, field {field}"
-            wanted = f"expected spotify:{kind}: and {ID_LENGTH} base-62 characters, got {distinct[found]!r}"
-            raise _Wrong(pieces[file[holder[row]]].file, where, wanted)
+            wrong = _not_an_id(kind, distinct[found], int(pid[holder[row]]), int(pos[row]))
+            raise Wrong(pieces[file[holder[row]]].file, *wrong)
         ids[kind] = found
 
     def vocabulary(kind: str) -> dict[str, pa.Array]:
@@ -240,7 +262,7 @@ def _part(pieces: Sequence[_Piece], paths: Sequence[str]) -> Part:
             "first_pid": int64(pid[holder[rows]]),
         }
 
-    firsts = [entries[row] for row in first["track"]]
+    first_of = {kind: [entries[row] for row in first[kind].tolist()] for kind in ("artist", "track")}
     collaborative = [playlist.collaborative for playlist in playlists]
     return Part(
         tuple(paths[piece.file] for piece in pieces),
@@ -270,21 +292,54 @@ def _part(pieces: Sequence[_Piece], paths: Sequence[str]) -> Part:
         pa.table(
             {
                 "id": fixed(ids["artist"]),
-                "name": texts([entries[row].artist_name for row in first["artist"]]),
+                "name": texts([entry.artist_name for entry in first_of["artist"]]),
                 **vocabulary("artist"),
             }
         ),
         pa.table(
             {
                 "id": fixed(ids["track"]),
-                "name": texts([entry.track_name for entry in firsts]),
+                "name": texts([entry.track_name for entry in first_of["track"]]),
                 "artist_id": fixed(ids["artist"][codes["artist"][first["track"]]]),
                 "album_id": fixed(
                     ids["album"][codes["album"][first["track"]]],
-                    np.array([entry.album_uri is not None for entry in firsts], bool),
+                    np.array([entry.album_uri is not None for entry in first_of["track"]], bool),
                 ),
-                "duration_ms": optional([entry.duration_ms for entry in firsts]),
+                "duration_ms": optional([entry.duration_ms for entry in first_of["track"]]),
                 **vocabulary("track"),
             }
         ),
     )
+
+
+ENTRIES = pa.schema(
+    [("pid", pa.int64()), ("name", pa.string()), ("num_tracks", pa.int64()), ("pos", pa.int64())]
+    + [(name, pa.string()) for name in ("artist_id", "artist_name", "track_id", "track_name", "album_id")]
+    + [("duration_ms", pa.int64())]
+)
+"""The columns of `read_entries`."""
+
+
+def read_entries(path: str) -> pa.Table:
+    """One file's entries as they stand, a row each, by pid and pos. Raises `Wrong`."""
+    pieces = list(_pieces(path, 0, SEGMENT_BYTES))
+    playlists, _, pid = _by_pid(pieces, [path])
+    entries, n_entries, pos = _by_pos(playlists)
+    holder = np.repeat(np.arange(len(playlists)), n_entries)
+    columns = {
+        "pid": int64(pid[holder]),
+        "name": texts([playlists[i].name for i in holder.tolist()]),
+        "num_tracks": int64(np.array([playlist.num_tracks for playlist in playlists], np.int64)[holder]),
+        "pos": int64(pos),
+    }
+    for kind in ("artist", "track", "album"):
+        uris: list[str | None] = list(map(attrgetter(f"{kind}_uri"), entries))
+        given = np.array([uri is not None for uri in uris], bool)
+        ids = ids_of([uri or f"spotify:album:{'0' * ID_LENGTH}" for uri in uris], f"spotify:{kind}:")
+        if isinstance(ids, int):
+            raise Wrong(0, *_not_an_id(kind, uris[ids], int(pid[holder[ids]]), int(pos[ids])))
+        columns[f"{kind}_id"] = fixed(ids, given)
+        if kind != "album":
+            columns[f"{kind}_name"] = texts(list(map(attrgetter(f"{kind}_name"), entries)))
+    columns["duration_ms"] = optional([entry.duration_ms for entry in entries])
+    return pa.table(columns, schema=ENTRIES)

@@ -1,0 +1,141 @@
+"""Parts in scratch: what a reader delivered, with codes of its own, until the ingest has merged them.
+
+A part's vocabularies lie by hash bucket, a row group each. A group of files is decoded when its commit file is there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from recsys_dask.arrow import int32, int64, values
+from recsys_dask.errors import Fault
+from recsys_dask.formats.base import Part, Reader
+from recsys_dask.formats.vocabulary import bucket_of, keys, words_for
+from recsys_dask.store import tables
+from recsys_dask.store.files import Folder
+from recsys_dask.store.manifest import InputFile, fingerprint
+
+SCRATCH = "scratch/ingest"
+GROUP_ROWS = 1 << 16
+"""Rows a row group of what is read back in pieces."""
+
+
+class PartInfo(msgspec.Struct, frozen=True):
+    """A part in scratch. `buckets`: of artists and tracks, where each hash bucket starts, and the end."""
+
+    name: str
+    files: tuple[str, ...]
+    n_playlists: int
+    n_rows: int
+    first_pid: int
+    last_pid: int
+    words: dict[str, int]
+    buckets: dict[str, list[int]]
+
+    def path(self, table: str) -> str:
+        return f"{SCRATCH}/{self.name}-{table}.parquet"
+
+
+class Decoded(msgspec.Struct):
+    """What a decoding task did, as its commit file in scratch says too."""
+
+    files: list[InputFile]
+    parts: list[PartInfo]
+    faults: list[tuple[str, str, str]]
+    bytes: int
+
+
+def group_key(group: Sequence[InputFile], n_buckets: int) -> str:
+    """What a group's parts and commit file are named by."""
+    return fingerprint(list(group), n_buckets)
+
+
+def finished(folder: Folder, n_buckets: int) -> list[Decoded]:
+    """What decoding tasks of an interrupted run committed."""
+    found = []
+    for name in folder.names(SCRATCH):
+        if name.endswith(f".{n_buckets}.json"):
+            try:
+                found.append(msgspec.json.decode(folder.read(name), type=Decoded))
+            except msgspec.MsgspecError:
+                continue  # of another version: its files are decoded again
+    return found
+
+
+def decode_group(
+    group: Sequence[InputFile], reader: Reader, folder: Folder, part_bytes: int, n_buckets: int
+) -> Decoded:
+    """The task: some slices to parts in scratch, and a commit file that names them."""
+    key = group_key(group, n_buckets)
+    parts: list[PartInfo] = []
+    faults: list[Fault] = []
+    for found in reader([file.path for file in group], part_bytes):
+        if isinstance(found, Fault):
+            faults.append(found)
+            parts = [part for part in parts if part.files != (found.file,)]
+        else:
+            parts.append(_write_part(found, folder, f"{key}-{len(parts):03d}", n_buckets))
+    wrong = {fault.file for fault in faults}
+    good = [file for file in group if file.path not in wrong]
+    decoded = Decoded(
+        good, parts, [(fault.file, fault.where, fault.message) for fault in faults], sum(f.bytes for f in group)
+    )
+    if good:
+        folder.write(f"{SCRATCH}/{key}.{n_buckets}.json", msgspec.json.encode(decoded))
+    return decoded
+
+
+def _write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartInfo:
+    words, buckets = {}, {}
+    rows = part.rows
+    for kind, column in (("artists", 2), ("tracks", 3)):
+        vocabulary: pa.Table = getattr(part, kind)
+        words[kind] = words_for(vocabulary["id"])
+        bucket = bucket_of(keys(vocabulary["id"], words[kind]), n_buckets)
+        buckets[kind] = np.concatenate([[0], np.cumsum(np.bincount(bucket, minlength=n_buckets))]).tolist()
+        if n_buckets > 1:
+            by_bucket = np.argsort(bucket, kind="stable")
+            vocabulary = vocabulary.take(int64(by_bucket))
+            place = np.empty(len(by_bucket), np.int32)
+            place[by_bucket] = np.arange(len(by_bucket), dtype=np.int32)
+            rows = rows.set_column(column, rows.column_names[column], int32(place[values(rows[column])]))
+        _write_groups(folder, f"{SCRATCH}/{name}-{kind}.parquet", vocabulary, buckets[kind])
+    tables.write_file(folder, f"{SCRATCH}/{name}-playlists.parquet", part.playlists, **tables.NO_DICTIONARY)
+    tables.write_file(
+        folder,
+        f"{SCRATCH}/{name}-rows.parquet",
+        rows,
+        row_group=GROUP_ROWS,
+        **tables.NO_DICTIONARY | {"write_statistics": ["pid"]},
+    )
+    pid = values(part.playlists["pid"])
+    return PartInfo(
+        name,
+        part.files,
+        len(pid),
+        rows.num_rows,
+        int(pid[0]) if len(pid) else 0,
+        int(pid[-1]) if len(pid) else 0,
+        words,
+        buckets,
+    )
+
+
+def _write_groups(folder: Folder, path: str, table: pa.Table, starts: Sequence[int]) -> None:
+    """A table with one row group a bucket, empty ones left out."""
+    groups = [table.slice(start, end - start) for start, end in itertools.pairwise(starts) if end > start]
+    tables.write_groups(folder, path, groups or [table], **tables.NO_DICTIONARY)
+
+
+def read_bucket(folder: Folder, part: PartInfo, kind: str, bucket: int, columns: list[str] | None) -> pa.Table | None:
+    starts = part.buckets[kind]
+    if starts[bucket] == starts[bucket + 1]:
+        return None
+    group = sum(starts[b] < starts[b + 1] for b in range(bucket))
+    with tables.open_parquet(folder, part.path(kind)) as file:
+        return file.read_row_group(group, columns=columns, use_threads=False)

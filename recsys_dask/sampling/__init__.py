@@ -1,0 +1,1 @@
+"""Made-up slices in the form of the Million Playlist Dataset, with planted artist scenes."""
