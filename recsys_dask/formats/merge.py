@@ -26,7 +26,7 @@ class Merged(msgspec.Struct, frozen=True):
     rows: int
 
 
-def mergeread_bucket(folder: Folder, kind: str, bucket: int, parts: Sequence[PartInfo], words: int) -> Merged:
+def merge_bucket(folder: Folder, kind: str, bucket: int, parts: Sequence[PartInfo], words: int) -> Merged:
     """The task: one hash bucket of all parts' vocabularies -> its distinct ids, their sums and first attributes."""
 
     index = Index(words)
