@@ -1,0 +1,81 @@
+"""What runs where, and how much of it: the task stream, the graphs' sizes, the client's memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from recsys_dask import api
+from recsys_dask.errors import UsageError
+from recsys_dask.runtime.budget import Budget
+from recsys_dask.runtime.clusters import connect
+
+PLAYLISTS = 4_000
+
+MEASURE = """
+import json, sys
+from distributed import Client, LocalCluster, get_task_stream
+from recsys_dask import api
+from recsys_dask.runtime.memory import peak_bytes
+
+if __name__ == "__main__":
+    source, store = sys.argv[1:]
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        with get_task_stream() as stream:
+            api.run(source, store, client=client)
+        seen = {}
+        for record in stream.data:
+            kind = record["key"].split("-")[0]
+            seen.setdefault(kind, {}).setdefault(record["worker"], 0)
+            seen[kind][record["worker"]] += 1
+        left = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+    print(json.dumps({"seen": seen, "peak_bytes": peak_bytes(), "left": left}))
+"""
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, client) -> dict:
+    """A whole run in a process of its own, and what was seen of it."""
+    folder = tmp_path_factory.mktemp("measured")
+    api.sample(folder / "slices", playlists=PLAYLISTS, seed=3, client=client)
+    program = folder / "measure.py"
+    program.write_text(MEASURE)
+    done = subprocess.run(
+        [sys.executable, str(program), str(folder / "slices"), str(folder / "store")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("kind", ["decode", "view", "count", "recode", "write"])
+def test_both_workers_do_the_work(measured: dict, kind: str) -> None:
+    assert len(measured["seen"][kind]) == 2
+
+
+def test_graphs_are_small(measured: dict) -> None:
+    """4 slices: some dozens of tasks a kind, so that a thousand slices stay at some thousands."""
+    for kind, workers in measured["seen"].items():
+        assert sum(workers.values()) <= 16 + 4 * PLAYLISTS // 1_000, kind
+
+
+def test_the_client_stays_small_and_leaves_no_keys(measured: dict) -> None:
+    assert measured["peak_bytes"] < 400e6
+    assert measured["left"] == 0
+
+
+def test_a_budget_too_small_is_refused() -> None:
+    with pytest.raises(Exception, match="--memory-limit at least 500MB"):
+        _ = Budget(400_000_000).spare_bytes
+    assert Budget(10**9).part_bytes <= 64_000_000 < Budget(10**9).spare_bytes
+
+
+def test_options_of_a_local_cluster_do_not_go_with_a_client(client) -> None:
+    from recsys_dask import params
+
+    with pytest.raises(UsageError, match="client="), connect(params.Cluster(workers=3), client):
+        pass
