@@ -120,7 +120,7 @@ def _types(cls: type) -> dict[str, tuple[type, ...]]:
 
 def spelled(name: str) -> str:
     """A parameter as the command line spells it."""
-    return "--" + name.replace("_", "-")
+    return ("--" if len(name) > 1 else "-") + name.replace("_", "-")
 
 
 def make(*classes: type, values: Mapping[str, Any]) -> list[Any]:

@@ -63,13 +63,19 @@ def combine(counters: list[Counter], n_items: int) -> Counter:
     return Counter(low, out_starts, out_other[:n], out_count[:n], out_sums[:n])
 
 
+@kernel
+def _totals(low, starts, other, count, out):  # type: ignore[no-untyped-def]
+    for item in range(len(starts) - 1):
+        for at in range(starts[item], starts[item + 1]):
+            out[low + item] += count[at]
+            out[other[at]] += count[at]
+
+
 def totals(counter: Counter, n_items: int) -> NDArray[np.int64]:
     """Each item's sum of the counts of its pairs, (N,) int64, as far as this range knows of them."""
-    out = np.bincount(counter.other, counter.n_playlists, n_items)
-    lengths = np.diff(counter.starts)
-    first = np.repeat(np.arange(counter.low, counter.low + len(lengths)), lengths)
-    out += np.bincount(first, counter.n_playlists, n_items)
-    return out.astype(np.int64)  # sums of counts stay far below 2⁵³, so float64 holds them exactly
+    out = np.zeros(n_items, np.int64)
+    _totals(counter.low, counter.starts, counter.other, counter.n_playlists, out)
+    return out
 
 
 def warm() -> None:
@@ -78,4 +84,4 @@ def warm() -> None:
     one = Counter(0, np.array([0, 1], np.int64), np.ones(1, np.int32), np.ones(1, np.int32), empty)
     combine([one, one], 2)
     weighted = one._replace(weights=np.ones((1, N_WEIGHTS), np.int64))
-    combine([weighted, weighted], 2)
+    totals(combine([weighted, weighted], 2), 2)

@@ -18,7 +18,7 @@ from recsys_dask.formats.vocabulary import string_order
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
-from recsys_dask.store.manifest import FileEntry, StageReport, TableEntry, fingerprint, put, written
+from recsys_dask.store.manifest import FileEntry, StageReport, TableEntry, entry_of, fingerprint, put
 from recsys_dask.store.tables import Store
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def write_pairs(store: Store, item: str, out: Folder, name: str, form: str) -> l
                 )
                 writer.write_table(table)
                 n += table.num_rows
-    return [written(out, name, n)]
+    return [entry_of(name, n, file)]
 
 
 def _seed_ranges(store: Store, item: str, codes: NDArray[np.int32], rank: NDArray[np.int32]) -> list[tuple[int, int]]:
@@ -247,4 +247,4 @@ def write_rows(
                     )
                 )
                 n += rows.num_rows
-    return [written(out, name, n)]
+    return [entry_of(name, n, file)]

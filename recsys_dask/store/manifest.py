@@ -11,13 +11,13 @@ import msgspec
 import recsys_dask
 from recsys_dask.errors import StoreError
 from recsys_dask.schemas import STORE_FORMAT
-from recsys_dask.store.files import Folder, checksum
+from recsys_dask.store.files import Checked, Folder
 
 NAME = "manifest.json"
 
 
 class FileEntry(msgspec.Struct, frozen=True):
-    """One file of a table: `path` within the store, `checksum` BLAKE2b of its bytes."""
+    """One file of a table: `path` within the store, `checksum` XXH3 of its bytes, 128 bits."""
 
     path: str
     rows: int
@@ -110,21 +110,16 @@ def save(folder: Folder, manifest: Manifest) -> None:
     folder.write(NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
 
 
+def entry_of(name: str, rows: int, file: Checked) -> FileEntry:
+    """The manifest's entry of a file that was just written."""
+    return FileEntry(name, rows, file.bytes, file.checksum)
+
+
 def put(folder: Folder, name: str, data: bytes, rows: int) -> FileEntry:
     """A whole file, and its entry for the manifest."""
-    folder.write(name, data)
-    return FileEntry(name, rows, len(data), checksum(data))
-
-
-def written(folder: Folder, name: str, rows: int) -> FileEntry:
-    """The entry of a file that is in place already."""
-    digest = hashlib.blake2b(digest_size=16)
-    size = 0
-    with folder.open(name) as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-            size += len(block)
-    return FileEntry(name, rows, size, digest.hexdigest())
+    with folder.writing(name) as file:
+        file.write(data)
+    return entry_of(name, rows, file)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from recsys_dask import schemas
 from recsys_dask.errors import StoreError
 from recsys_dask.store import manifest as manifests
-from recsys_dask.store.files import Folder, checksum
-from recsys_dask.store.manifest import FileEntry, Manifest
+from recsys_dask.store.files import Folder
+from recsys_dask.store.manifest import FileEntry, Manifest, entry_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,21 +20,16 @@ NO_DICTIONARY: dict[str, Any] = {"compression": "none", "use_dictionary": False,
 """For tables read back soon and whole: parts of an ingest, counted pairs."""
 
 
-def encode(table: pa.Table, row_group: int | None = None, **options: Any) -> memoryview:
-    """A table as the bytes of a Parquet file; `row_group` rows a group."""
+def write_file(
+    folder: Folder, path: str, table: pa.Table, row_group: int | None = None, **options: Any
+) -> FileEntry:
+    """One Parquet file of `row_group` rows a group (default: all), put in place whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=row_group or max(table.num_rows, 1), **options)
-    return memoryview(sink.getvalue())
-
-
-def write_file(folder: Folder, path: str, table: pa.Table, **options: Any) -> FileEntry:
-    """One Parquet file, put in place whole."""
-    data = encode(table, **options)
-    folder.write(path, data)
-    return FileEntry(path, table.num_rows, len(data), checksum(data))
+    with folder.writing(path) as file, pa.PythonFile(file, "w") as sink:
+        pq.write_table(table, sink, row_group_size=row_group or max(table.num_rows, 1), **options)
+    return entry_of(path, table.num_rows, file)
 
 
 def write_part(folder: Folder, name: str, token: str, number: int, table: pa.Table, **options: Any) -> FileEntry:
@@ -53,11 +48,13 @@ def write_groups(folder: Folder, path: str, groups: Sequence[pa.Table], **option
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, groups[0].schema, **options) as writer:
+    with (
+        folder.writing(path) as file,
+        pa.PythonFile(file, "w") as sink,
+        pq.ParquetWriter(sink, groups[0].schema, **options) as writer,
+    ):
         for group in groups:
             writer.write_table(group, row_group_size=max(group.num_rows, 1))
-    folder.write(path, memoryview(sink.getvalue()))
 
 
 def open_parquet(folder: Folder, path: str) -> Any:
