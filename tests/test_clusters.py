@@ -69,7 +69,7 @@ def test_the_client_stays_small_and_leaves_no_keys(measured: dict) -> None:
 
 
 def test_a_budget_too_small_is_refused() -> None:
-    with pytest.raises(Exception, match="--memory-limit at least 500MB"):
+    with pytest.raises(Exception, match="--memory-limit at least 538MB"):
         _ = Budget(400_000_000).spare_bytes
     assert Budget(10**9).part_bytes <= 64_000_000 < Budget(10**9).spare_bytes
 

@@ -15,18 +15,24 @@ import pyarrow as pa
 from recsys_dask.arrow import int32, int64, values
 from recsys_dask.errors import Fault
 from recsys_dask.formats.base import Part, Reader
-from recsys_dask.formats.vocabulary import bucket_of, keys, words_for
+from recsys_dask.formats.vocabulary import bucket_of, hashes, keys, words_for
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import InputFile, fingerprint
 
 SCRATCH = "scratch/ingest"
+SKETCH = 256
+"""How many of the smallest hashes a part keeps."""
+
 GROUP_ROWS = 1 << 16
 """Rows a row group of what is read back in pieces."""
 
 
 class PartInfo(msgspec.Struct, frozen=True):
-    """A part in scratch. `buckets`: of artists and tracks, where each hash bucket starts, and the end."""
+    """A part in scratch. `buckets`: of artists and tracks, where each hash bucket starts, and the end.
+
+    smallest: of artists and tracks, the smallest hashes, from which `n_distinct` tells how many ids all parts have.
+    """
 
     name: str
     files: tuple[str, ...]
@@ -36,6 +42,7 @@ class PartInfo(msgspec.Struct, frozen=True):
     last_pid: int
     words: dict[str, int]
     buckets: dict[str, list[int]]
+    smallest: dict[str, list[int]]
 
     def path(self, table: str) -> str:
         return f"{SCRATCH}/{self.name}-{table}.parquet"
@@ -48,6 +55,18 @@ class Decoded(msgspec.Struct):
     parts: list[PartInfo]
     faults: list[tuple[str, str, str]]
     bytes: int
+
+
+def n_distinct(parts: Sequence[PartInfo], kind: str) -> int:
+    """About how many ids the parts have together, from their smallest hashes; the error is some 6 %.
+
+    The k-th smallest of n hashes stands near k/n of their range. Bar-Yossef et al., Counting distinct elements in a
+    data stream, RANDOM 2002.
+    """
+    seen = np.unique(np.array([one for part in parts for one in part.smallest[kind]], np.uint64))[:SKETCH]
+    if len(seen) < SKETCH:
+        return len(seen)
+    return int((SKETCH - 1) * 2.0**64 / float(seen[-1]))
 
 
 def group_key(group: Sequence[InputFile], n_buckets: int) -> str:
@@ -91,12 +110,14 @@ def decode_group(
 
 
 def _write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartInfo:
-    words, buckets = {}, {}
+    words, buckets, smallest = {}, {}, {}
     rows = part.rows
     for kind, column in (("artists", 2), ("tracks", 3)):
         vocabulary: pa.Table = getattr(part, kind)
         words[kind] = words_for(vocabulary["id"])
-        bucket = bucket_of(keys(vocabulary["id"], words[kind]), n_buckets)
+        key = keys(vocabulary["id"], words[kind])
+        bucket = bucket_of(key, n_buckets)
+        smallest[kind] = np.sort(hashes(key))[:SKETCH].tolist()
         buckets[kind] = np.concatenate([[0], np.cumsum(np.bincount(bucket, minlength=n_buckets))]).tolist()
         if n_buckets > 1:
             by_bucket = np.argsort(bucket, kind="stable")
@@ -123,6 +144,7 @@ def _write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartIn
         int(pid[-1]) if len(pid) else 0,
         words,
         buckets,
+        smallest,
     )
 
 

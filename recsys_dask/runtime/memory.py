@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import resource
 import sys
 
@@ -18,6 +20,14 @@ def peak_bytes() -> int:
 
 
 def forget_peak() -> None:
-    """Start measuring the peak anew (Linux; elsewhere it stays that of the whole process)."""
+    """Give back what is free and start measuring the peak anew (Linux; elsewhere it stays the whole process's).
+
+    Memory that malloc or Arrow keeps for later would else be counted as the next stage's.
+    """
+    gc.collect()
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as switch:
         switch.write("5")

@@ -17,12 +17,22 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+BYTES_PER_ROW = 400
+"""Of a vocabulary's rows while its top is found: the table, its keys and the result."""
+
+BASE_BYTES = 20_000_000
+
+
 def counts(
     cluster: Cluster, store: Store, options: params.Counts, token: str
 ) -> tuple[dict[str, TableEntry], StageReport]:
     """The top of both vocabularies by mentions, ties by id."""
     from dask import delayed
 
+    largest = max(file.rows for item in params.ITEMS for file in store.entry(f"{item}s").files)
+    projected = cluster.budget.check(
+        "counts", (largest + 2 * options.top) * BYTES_PER_ROW + BASE_BYTES, ", or a lower --top"
+    )
     with cluster.measured() as so_far:
         work = [
             delayed(write_popular)(
@@ -34,7 +44,9 @@ def counts(
         files = cluster.compute("counts", work, lambda file: file.rows, "items")
         seconds, peak = so_far()
     entries = {f"popular_{item}": TableEntry([file]) for item, file in zip(params.ITEMS, files, strict=True)}
-    report = StageReport(sum(file.rows for file in files), sum(file.bytes for file in files), len(files), seconds, peak)
+    report = StageReport(
+        sum(file.rows for file in files), sum(file.bytes for file in files), len(files), seconds, peak, projected
+    )
     return entries, report
 
 

@@ -30,7 +30,11 @@ DEFAULT_MEASURE = "cosine"
 CSV_ROWS = 500_000
 """Rows of each `playlist_<n>.csv`, as the article has them."""
 
-BLOCK_PAIRS = 1 << 20
+BLOCK_PAIRS = 1 << 19
+"""Pairs written at once, in both directions."""
+
+BYTES_PER_ID, BYTES_PER_PAIR, ROWS_BYTES = 160, 300, 200_000_000
+"""Memory of a task: an id with its name, a pair of a block, a file of the row table."""
 
 
 def export(
@@ -43,6 +47,10 @@ def export(
     suffix = "" if item == "artist" else f"_{item}"
     name = f"{prefix}{{}}{suffix}.{{}}".format
     methods = [method for method in MEASURES if f"similar_{item}_{method}" in store.manifest.tables]
+    n_ids = store.entry(f"{item}s").rows + (store.entry("tracks").rows if options.rows and item == "artist" else 0)
+    projected = cluster.budget.check(
+        f"export of {n_ids:,} ids", n_ids * BYTES_PER_ID + BLOCK_PAIRS * BYTES_PER_PAIR + options.rows * ROWS_BYTES, ""
+    )
     with cluster.measured() as so_far:
         work: list[Any] = [delayed(write_counts)(store, item, out, f"{prefix}{item}_counts.csv")]
         if f"pairs_{item}_article" in store.manifest.tables:
@@ -58,7 +66,9 @@ def export(
             made += _write_rows(cluster, store, row_filter, out, prefix, options.parquet)
         seconds, peak = so_far()
     files = [one for several in made for one in several]
-    report = StageReport(sum(one.rows for one in files), sum(one.bytes for one in files), len(files), seconds, peak)
+    report = StageReport(
+        sum(one.rows for one in files), sum(one.bytes for one in files), len(files), seconds, peak, projected
+    )
     return {f"export_{item}": TableEntry(files)}, report
 
 

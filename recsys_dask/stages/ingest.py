@@ -19,8 +19,9 @@ from recsys_dask.arrow import int32, int64, values
 from recsys_dask.errors import Fault, bad_input
 from recsys_dask.formats import mpd
 from recsys_dask.formats.merge import Merged, check_pids, codes_of, forget_codes, merge_bucket, rank
-from recsys_dask.formats.parts import SCRATCH, PartInfo, decode_group, finished, group_key
+from recsys_dask.formats.parts import SCRATCH, PartInfo, decode_group, finished, group_key, n_distinct
 from recsys_dask.formats.vocabulary import keys
+from recsys_dask.runtime.budget import DECODE_EXPANSION
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
@@ -30,8 +31,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KINDS = ("artists", "tracks")
-BUCKET_BYTES = 2_000_000_000
+BUCKET_BYTES = 1_000_000_000
 """Bytes of JSON a hash bucket of the vocabularies."""
+
+DISTINCT_MARGIN = 1.2
+"""Above the estimated number of ids."""
+
+MERGE_BYTES_PER_ID, RANK_BYTES_PER_ID, CODE_BYTES_PER_ID = 450, 170, 110
+"""Memory an id: of a bucket's table with its attributes, in both orders; of all ids while they are ranked; of the
+index that recoding looks them up in."""
+
+RECODE_BYTES_PER_ROW = 90
+MERGE_BASE_BYTES = 40_000_000
+"""Row groups, metadata and what else does not grow with the input."""
 
 GZIP_RATIO = 8
 """How much a compressed slice is taken to grow, for sharing out the work."""
@@ -48,9 +60,10 @@ def ingest(
 ) -> tuple[dict[str, TableEntry], StageReport, list[str]]:
     """All tables of the input, written but not yet committed; and the files that were set aside."""
     with cluster.measured() as so_far:
-        parts, faults = _decode(cluster, folder, inputs)
+        parts, faults, decoding = _decode(cluster, folder, inputs)
         if faults and options.on_bad_file == "stop":
             raise bad_input(faults, "mend or remove the file, or run with --on-bad-file skip")
+        merging = _check_memory(cluster, parts)
         merged, codes, cuts = _merge(cluster, folder, parts)
         entries = _finish(cluster, folder, token, parts, merged, codes, cuts)
         folder.remove(*folder.names(SCRATCH))
@@ -61,6 +74,8 @@ def ingest(
         partitions=len(entries["rows"].files),
         seconds=seconds,
         peak_bytes=peak,
+        projected_bytes=max(decoding, merging),
+        facts={"playlists": entries["playlists"].rows},
         notes=[f"set aside: {fault}" for fault in faults],
     )
     return entries, report, [fault.file for fault in faults]
@@ -69,8 +84,8 @@ def ingest(
 # ---------------------------------------------------------------------------------------------------------- decode
 
 
-def _decode(cluster: Cluster, folder: Folder, inputs: Sequence[InputFile]) -> tuple[list[PartInfo], list[Fault]]:
-    """The parts of all inputs, those of an interrupted run among them, and what was wrong."""
+def _decode(cluster: Cluster, folder: Folder, inputs: Sequence[InputFile]) -> tuple[list[PartInfo], list[Fault], int]:
+    """The parts of all inputs, those of an interrupted run among them; what was wrong; the projected memory."""
     from dask import delayed
 
     n_buckets = _n_buckets(inputs)
@@ -94,7 +109,31 @@ def _decode(cluster: Cluster, folder: Folder, inputs: Sequence[InputFile]) -> tu
     results = cluster.compute("decode", work, lambda one: one.bytes, "bytes") if work else []
     faults = [Fault(*fault) for one in results for fault in one.faults]
     parts = [part for one in [*done, *results] for part in one.parts if part.n_playlists]
-    return sorted(parts, key=lambda part: (part.first_pid, part.name)), faults
+    budget = cluster.budget
+    projected = budget.projected(decode_bytes(groups, budget.part_bytes))
+    return sorted(parts, key=lambda part: (part.first_pid, part.name)), faults, projected
+
+
+def decode_bytes(groups: Sequence[Sequence[InputFile]], part_bytes: int) -> int:
+    """What a decoding task needs at most: a part, and the file that made it full."""
+    return DECODE_EXPANSION * min(max(map(_size, groups), default=0), 2 * part_bytes)
+
+
+def _check_memory(cluster: Cluster, parts: Sequence[PartInfo]) -> int:
+    """The projected memory of merging and recoding. Raises `BudgetError` where it does not fit."""
+    ids = {kind: n_distinct(parts, kind) * DISTINCT_MARGIN for kind in KINDS}
+    n_buckets = len(parts[0].buckets["tracks"]) - 1 if parts else 1
+    largest = max((part.n_rows for part in parts), default=0)
+    merge = ids["tracks"] / n_buckets * MERGE_BYTES_PER_ID
+    rank_ = ids["tracks"] * RANK_BYTES_PER_ID
+    recode_ = (
+        sum(ids.values()) * CODE_BYTES_PER_ID
+        + min(largest + PARTITION_ROWS, sum(part.n_rows for part in parts)) * RECODE_BYTES_PER_ROW
+    )
+    needed = (
+        int(max(merge, rank_, recode_, min(ids["tracks"], VOCABULARY_ROWS) * MERGE_BYTES_PER_ID)) + MERGE_BASE_BYTES
+    )
+    return cluster.budget.check(f"ingest of {sum(ids.values()):,.0f} ids", needed, "")
 
 
 def _n_buckets(inputs: Sequence[InputFile]) -> int:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +22,21 @@ from recsys_dask.arrow import int32, int64, values
 from recsys_dask.cooccurrence.chunk import BYTES_PER_PAIR, Counter, count_pairs, most_pairs
 from recsys_dask.cooccurrence.combine import combine, totals
 from recsys_dask.cooccurrence.view import Diagonal, Playlists, add_diagonals, clean, diagonal, joined
-from recsys_dask.errors import BudgetError
 from recsys_dask.runtime.clusters import SPLIT_EVERY, Cluster, tree
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import FileEntry, StageReport, TableEntry
 from recsys_dask.store.tables import Store
 
-BYTES_PER_ROW = 20
+BYTES_PER_ROW = 24
 """Of a counting task, for each of its playlists' items: the item, its place and its owner, and copies."""
 
-TABLE_BYTES_PER_PAIR = 64
-"""Of a writing task: the table's columns and the file's bytes."""
+TABLE_BYTES_PER_PAIR = 48
+"""Of a writing task: the table's columns, and what is being written."""
+
+VIEW_MARGIN = 1.5
+BASE_BYTES = 40_000_000
+"""A partition of `rows` being read, and what else does not grow with the pairs."""
 
 MOST_RANGES = 2_000
 
@@ -63,22 +66,21 @@ def pairs(
 
     item, folder, weighted = options.item, store.folder, view == "full"
     with cluster.measured() as so_far:
-        items = delayed(view_items)(
-            folder, _item_paths(store, item, view), item, view, _threshold(store, options), options.min_playlists,
-            dask_key_name=f"view_items-{token}",
-        )  # fmt: skip
-        partitions = cluster.persist(pair_rows(store, options, view, items, token))
+        items = Items(
+            folder, tuple(_item_paths(store, item, view)), item, view, _threshold(store, options), options.min_playlists
+        )
+        codes = delayed(view_items)(items, dask_key_name=f"view_items-{token}")
+        partitions = cluster.persist(pair_rows(store, options, items, token))
         diagonals = [
             delayed(_diagonal)(one, items, dask_key_name=f"diagonal-{number}-{token}")
             for number, one in enumerate(partitions)
         ]
         whole = tree(diagonals, add_diagonals, f"add_diagonals-{token}")
-        known, codes = cluster.compute(f"{view} view", [whole, items])
+        known, codes = cluster.compute(f"{view} view", [whole, codes])
         plan = plan or _plan(cluster, known, len(partitions), weighted)
+        projected = cluster.budget.projected(task_bytes(plan, known, weighted) + view_bytes(known, cluster.n_threads))
         work = [
-            delayed(write_range)(
-                counted, folder, item, view, items, number, token, dask_key_name=f"write-{number}-{token}"
-            )
+            delayed(write_range)(counted, items, number, token, dask_key_name=f"write-{number}-{token}")
             for number, counted in enumerate(pair_counts(partitions, plan, len(codes), weighted, token))
         ]
         written = cluster.compute(f"{view} pairs", work, lambda one: one[0].rows, "pairs")
@@ -93,6 +95,7 @@ def pairs(
         len(files),
         seconds,
         peak,
+        projected,
         facts={"playlists": known.playlists, "items": len(codes)},
     )
     return {
@@ -116,11 +119,22 @@ def _item_paths(store: Store, item: str, view: str) -> list[str]:
     return [file.path for file in store.entry(name).files]
 
 
-def view_items(
-    folder: Folder, paths: Sequence[str], item: str, view: str, mentions_over: int, min_playlists: int
-) -> NDArray[np.int32]:
-    """The task: the codes of a view's items, rising, int32 (N,). Article: popular ones of enough mentions. Full:
-    popular artists; tracks in enough playlists."""
+class Items(NamedTuple):
+    """Which items a view has, in words: the files of a vocabulary or of its top, and the thresholds."""
+
+    folder: Folder
+    paths: tuple[str, ...]
+    item: str
+    view: str
+    mentions_over: int
+    min_playlists: int
+
+
+@lru_cache(maxsize=2)
+def view_items(items: Items) -> NDArray[np.int32]:
+    """The codes of a view's items, rising, int32 (N,), read once a worker. Article: popular ones of enough mentions.
+    Full: popular artists; tracks in enough playlists."""
+    folder, paths, item, view, mentions_over, min_playlists = items
     found = []
     for path in paths:
         table = tables.read_file(folder, path, [item, "n_mentions", "n_playlists"])
@@ -133,34 +147,30 @@ def view_items(
     return np.sort(np.concatenate(found)).astype(np.int32)
 
 
-def pair_rows(store: Store, options: params.Pairs, view: str, items: Any, token: str) -> list[Any]:
-    """The lift: each partition's playlists of a view as delayed objects; `items` (delayed) are the view's codes."""
+def pair_rows(store: Store, options: params.Pairs, items: Items, token: str) -> list[Any]:
+    """The lift: each partition's playlists of a view as delayed objects."""
     from dask import delayed
 
     both = zip(store.entry("playlists").files, store.entry("rows").files, strict=True)
     return [
-        delayed(view_partition)(
-            store.folder, playlists.path, rows.path, options, view, items, dask_key_name=f"view-{number}-{token}"
-        )
+        delayed(view_partition)(playlists.path, rows.path, options, items, dask_key_name=f"view-{number}-{token}")
         for number, (playlists, rows) in enumerate(both)
     ]
 
 
-def view_partition(
-    folder: Folder, playlists: str, rows: str, options: params.Pairs, view: str, items: NDArray[np.int32]
-) -> Playlists:
+def view_partition(playlists: str, rows: str, options: params.Pairs, items: Items) -> Playlists:
     """The task: one partition of `rows`, cleaned."""
-    lists = tables.read_file(folder, playlists, ["num_tracks", "n_entries"])
-    codes = values(tables.read_file(folder, rows, [options.item])[options.item])
+    lists = tables.read_file(items.folder, playlists, ["num_tracks", "n_entries"])
+    codes = values(tables.read_file(items.folder, rows, [options.item])[options.item])
     n_entries = values(lists["n_entries"])
-    if view == "full":
-        return clean(codes, n_entries, np.ones(len(n_entries), bool), items)
+    if items.view == "full":
+        return clean(codes, n_entries, np.ones(len(n_entries), bool), view_items(items))
     keep = values(lists["num_tracks"]) > options.min_tracks
-    return clean(codes, n_entries, keep, items, (options.rows_low, options.rows_high))
+    return clean(codes, n_entries, keep, view_items(items), (options.rows_low, options.rows_high))
 
 
-def _diagonal(playlists: Playlists, items: NDArray[np.int32]) -> Diagonal:
-    return diagonal(playlists, len(items))
+def _diagonal(playlists: Playlists, items: Items) -> Diagonal:
+    return diagonal(playlists, len(view_items(items)))
 
 
 # ----------------------------------------------------------------------------------------------------------- count
@@ -171,27 +181,49 @@ def _plan(cluster: Cluster, known: Diagonal, n_partitions: int, weighted: bool) 
 
     Raises `BudgetError` where even one item's pairs do not fit.
     """
-    spare = cluster.budget.spare_bytes
-    rows_bytes = int(known.n_playlists.sum()) * BYTES_PER_ROW
-    groups = min(n_partitions, max(1, -(-rows_bytes // (spare // 3))))
+    spare = cluster.budget.spare_bytes - view_bytes(known, cluster.n_threads) - BASE_BYTES
     n_items = len(known.emissions)
     most = most_pairs(known.emissions, n_items)
-    # A node of the tree holds its inputs, those laid end to end, and their sum; the writing task the table as well.
-    copies = 2 if groups == 1 else 2 * min(groups, SPLIT_EVERY) + 1
-    pair_bytes = BYTES_PER_PAIR[weighted] * copies + TABLE_BYTES_PER_PAIR
-    room = max(1, spare // 3 // pair_bytes)
-    if len(most) and int(most.max()) > room:
-        raise BudgetError(
-            f"pairs: one item's {int(most.max()):,} pairs need {int(most.max()) * pair_bytes * 3 / 1e6:,.0f} MB "
-            f"beside the worker's own: give a higher --memory-limit, or fewer items (--top, --min-playlists)"
+    groups = min(n_partitions, max(1, -(-rows_bytes(known, 1) // max(spare // 2, 1))))
+    pair_bytes = bytes_per_pair(groups, weighted)
+    room = (spare - rows_bytes(known, groups)) // pair_bytes
+    fewer = ", or have fewer items (--top, --min-playlists)"
+    if int(most.max(initial=0)) > room:
+        cluster.budget.check(
+            f"pairs: {int(most.max()):,} of one item", cluster.budget.spare_bytes + int(most.max()) * pair_bytes, fewer
         )
-    n_ranges = max(min(cluster.n_threads, n_items), -(-int(most.sum()) // room), 1)
+    n_ranges = max(min(cluster.n_threads, n_items), -(-int(most.sum()) // max(room, 1)), 1)
     if n_ranges > MOST_RANGES:
-        raise BudgetError(
-            f"pairs: up to {int(most.sum()):,} pairs would take {n_ranges:,} ranges of items at this memory: "
-            "give a higher --memory-limit, or fewer items (--top, --min-playlists)"
+        cluster.budget.check(
+            f"pairs: up to {int(most.sum()):,} in {n_ranges:,} ranges of items",
+            int(most.sum()) * pair_bytes // MOST_RANGES + cluster.budget.spare_bytes,
+            fewer,
         )
     return Plan(groups, _bounds(most, known.emissions, room, n_ranges))
+
+
+def view_bytes(known: Diagonal, n_threads: int) -> int:
+    """What the kept playlists take of a worker, for each of its threads: shared out, with some unevenness."""
+    return int((known.n_playlists.sum() * 4 + known.playlists * 8) * VIEW_MARGIN / n_threads)
+
+
+def rows_bytes(known: Diagonal, groups: int) -> int:
+    """What a group's playlists take in a counting task."""
+    return int(known.n_playlists.sum()) * BYTES_PER_ROW // groups
+
+
+def bytes_per_pair(groups: int, weighted: bool) -> int:
+    """Memory a pair: a node of the tree holds its inputs, those laid end to end, and their sum; then the table."""
+    copies = 1 if groups == 1 else 2 * min(groups, SPLIT_EVERY) + 1
+    return BYTES_PER_PAIR[weighted] * copies + TABLE_BYTES_PER_PAIR
+
+
+def task_bytes(plan: Plan, known: Diagonal, weighted: bool) -> int:
+    """What the largest task of a plan needs at most."""
+    most = most_pairs(known.emissions, len(known.emissions))
+    before = np.concatenate([[0], np.cumsum(most)])
+    largest = max((int(before[high] - before[low]) for low, high in plan.spans), default=0)
+    return largest * bytes_per_pair(plan.groups, weighted) + rows_bytes(known, plan.groups) + BASE_BYTES
 
 
 def _bounds(most: NDArray[np.int64], emissions: NDArray[np.int64], room: int, n_ranges: int) -> tuple[int, ...]:
@@ -232,23 +264,24 @@ def count_group(partitions: list[Playlists], n_items: int, span: tuple[int, int]
 # ----------------------------------------------------------------------------------------------------------- write
 
 
-def write_range(
-    counter: Counter, folder: Folder, item: str, view: str, items: NDArray[np.int32], number: int, token: str
-) -> tuple[FileEntry, NDArray[np.int64]]:
+def write_range(counter: Counter, items: Items, number: int, token: str) -> tuple[FileEntry, NDArray[np.int64]]:
     """The task: one file of the pairs, and what it adds to each item's total."""
     import pyarrow as pa
 
+    codes = view_items(items)
     lengths = np.diff(counter.starts)
     columns = {
-        "item1": int32(np.repeat(items[counter.low : counter.low + len(lengths)], lengths)),
-        "item2": int32(items[counter.other]),
+        "item1": int32(np.repeat(codes[counter.low : counter.low + len(lengths)], lengths)),
+        "item2": int32(codes[counter.other]),
         "n_playlists": int64(counter.n_playlists),
     }
-    if view == "full":
+    if items.view == "full":
         columns |= {"weight": int64(counter.weights[:, 0]), "idf_weight": int64(counter.weights[:, 1])}
     table = pa.table(columns)
-    entry = tables.write_part(folder, f"pairs_{item}_{view}", token, number, table, **tables.NO_DICTIONARY)
-    return entry, totals(counter, len(items))
+    entry = tables.write_part(
+        items.folder, f"pairs_{items.item}_{items.view}", token, number, table, **tables.NO_DICTIONARY
+    )
+    return entry, totals(counter, len(codes))
 
 
 def _write_items(

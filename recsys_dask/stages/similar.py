@@ -11,7 +11,6 @@ from recsys_dask import params
 from recsys_dask.arrow import bools, float64, int32, values
 from recsys_dask.cooccurrence.best import BYTES_PER_PLACE, Best, empty, merge, offer
 from recsys_dask.cooccurrence.measures import MEASURES, Counts, Measure, from_fixed
-from recsys_dask.errors import BudgetError
 from recsys_dask.formats.vocabulary import string_order
 from recsys_dask.runtime.clusters import SPLIT_EVERY, Cluster, tree
 from recsys_dask.store import tables
@@ -19,8 +18,14 @@ from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import FileEntry, StageReport, TableEntry, fingerprint
 from recsys_dask.store.tables import Store
 
-BLOCK_PAIRS = 1 << 20
-"""Pairs scored at once: a dozen columns of eight bytes each."""
+BLOCK_PAIRS = 1 << 18
+"""Pairs scored at once."""
+
+BASE_BYTES = 60_000_000
+"""Vocabulary files, one at a time, and the row group that pairs are read from."""
+
+BYTES_PER_BLOCK_PAIR = 250
+"""Their columns, those of both items, scores and a row group's buffers."""
 
 
 def similar(
@@ -30,17 +35,17 @@ def similar(
     from dask import delayed
 
     names, token = list(tokens), fingerprint(tokens)
-
     item, folder = options.item, store.folder
     n_items = store.entry(f"pair_items_{item}_{view}").rows
-    needed = n_items * options.best * BYTES_PER_PLACE * (SPLIT_EVERY + 2) * len(names)
-    if needed > cluster.budget.spare_bytes:
-        raise BudgetError(
-            f"similar: the best {options.best} of {n_items:,} items by {len(names)} measures need "
-            f"{needed / 1e6:,.0f} MB: "
-            "give a higher --memory-limit, a lower --best, or one --measure at a time"
-        )
-    pairs = store.entry(f"pairs_{item}_{view}").files
+    files = [file.path for file in store.entry(f"pairs_{item}_{view}").files]
+    shares = [files[at :: 2 * cluster.n_threads] for at in range(min(len(files), 2 * cluster.n_threads))]
+    together = n_items * options.best * BYTES_PER_PLACE * len(names)
+    needed = together * (min(len(shares), SPLIT_EVERY) + 2) + BLOCK_PAIRS * BYTES_PER_BLOCK_PAIR + BASE_BYTES
+    projected = cluster.budget.check(
+        f"similarities of {n_items:,} items by {len(names)} measures",
+        needed,
+        ", a lower --best, or one --measure at a time",
+    )
     (items,) = store.entry(f"pair_items_{item}_{view}").files
     playlists = store.manifest.stages[f"pairs:{item}:{view}"].report.facts["playlists"]
     with cluster.measured() as so_far:
@@ -49,11 +54,11 @@ def similar(
             dask_key_name=f"rank_ids-{token}",
         )  # fmt: skip
         scored = [
-            delayed(best_of_file)(
-                folder, file.path, items.path, playlists, names, floor(store, options), options.best, by_id,
+            delayed(best_of_files)(
+                folder, paths, items.path, playlists, names, floor(store, options), options.best, by_id,
                 dask_key_name=f"best-{number}-{token}",
             )
-            for number, file in enumerate(pairs)
+            for number, paths in enumerate(shares)
         ]  # fmt: skip
         best = tree(scored, merge_all, f"merge_best-{token}")
         work = [
@@ -62,14 +67,14 @@ def similar(
             )
             for name in names
         ]
-        files = cluster.compute(f"{view} similarities", work, lambda file: file.rows, "rows")
+        made = cluster.compute(f"{view} similarities", work, lambda file: file.rows, "rows")
         seconds, peak = so_far()
     return {
         name: (
             {f"similar_{item}_{name}": TableEntry([file])},
-            StageReport(file.rows, file.bytes, 1, seconds / len(names), peak),
+            StageReport(file.rows, file.bytes, 1, seconds / len(names), peak, projected),
         )
-        for name, file in zip(names, files, strict=True)
+        for name, file in zip(names, made, strict=True)
     }
 
 
@@ -98,9 +103,9 @@ def rank_ids(folder: Folder, vocabulary: list[str], items: str, item: str) -> ND
     return string_order(whole[f"{item}_id"])
 
 
-def best_of_file(
+def best_of_files(
     folder: Folder,
-    path: str,
+    paths: list[str],
     items: str,
     playlists: int,
     names: list[str],
@@ -108,17 +113,16 @@ def best_of_file(
     k: int,
     by_id: NDArray[np.int32],
 ) -> tuple[dict[str, Best], NDArray[np.int32]]:
-    """The task: the best neighbours by each measure, as far as one file of the pairs knows."""
+    """The task: the best neighbours by each measure, as far as some files of the pairs know."""
     of_item = {name: values(column) for name, column in _columns(tables.read_file(folder, items)).items()}
     best = {name: empty(len(of_item["item"]), k) for name in names}
-    with tables.open_parquet(folder, path) as file:
-        for batch in file.iter_batches(BLOCK_PAIRS, use_threads=False):
-            pair = {name: values(column) for name, column in _columns(batch).items()}
-            place1 = np.searchsorted(of_item["item"], pair["item1"]).astype(np.int32)
-            place2 = np.searchsorted(of_item["item"], pair["item2"]).astype(np.int32)
-            seen = _counts(pair, of_item, place1, place2, playlists)
-            for name in names:
-                _offer_both(best[name], MEASURES[name], seen, place1, place2, by_id, over)
+    for batch in tables.batches(folder, paths, BLOCK_PAIRS):
+        pair = {name: values(column) for name, column in _columns(batch).items()}
+        place1 = np.searchsorted(of_item["item"], pair["item1"]).astype(np.int32)
+        place2 = np.searchsorted(of_item["item"], pair["item2"]).astype(np.int32)
+        seen = _counts(pair, of_item, place1, place2, playlists)
+        for name in names:
+            _offer_both(best[name], MEASURES[name], seen, place1, place2, by_id, over)
     return best, by_id
 
 

@@ -38,13 +38,15 @@ class TableEntry(msgspec.Struct, frozen=True):
 
 
 class StageReport(msgspec.Struct):
-    """What a stage did: rows and bytes that it wrote, wall seconds, the largest peak of a worker's memory."""
+    """What a stage did: rows and bytes that it wrote, wall seconds, the largest peak of a worker's memory, and what
+    that was projected to be before it began."""
 
     rows: int = 0
     bytes: int = 0
     partitions: int = 0
     seconds: float = 0.0
     peak_bytes: int = 0
+    projected_bytes: int = 0
     facts: dict[str, int] = {}
     notes: list[str] = []
 

@@ -101,6 +101,13 @@ def read_where(folder: Folder, path: str, column: str, low: int, high: int | Non
         return file.read_row_groups(groups, use_threads=False)
 
 
+def batches(folder: Folder, paths: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Some Parquet files of a table, at most `rows` rows at a time."""
+    for path in paths:
+        with open_parquet(folder, path) as file:
+            yield from file.iter_batches(rows, use_threads=False)
+
+
 @dataclass
 class Store:
     """An opened store: its folder and what the manifest said when it was opened."""
