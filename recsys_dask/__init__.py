@@ -14,6 +14,7 @@ _PUBLIC = {
     "pairs": "api",
     "export": "api",
     "similar": "api",
+    "check": "api",
     "info": "api",
     "Store": "store.tables",
     "read_playlists": "formats.lift",

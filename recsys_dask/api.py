@@ -5,22 +5,25 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys_dask import params
-from recsys_dask.errors import StoreError, UsageError
+from recsys_dask.errors import UsageError
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from recsys_dask import planning
     from recsys_dask.formats.inputs import Input
     from recsys_dask.pipeline import Outcome, Step
     from recsys_dask.runtime.clusters import Cluster
     from recsys_dask.runtime.progress import Progress
-    from recsys_dask.store.files import Folder
+    from recsys_dask.stages.check import Checked
     from recsys_dask.store.tables import Store
 
 Place = str | os.PathLike[str]
@@ -66,17 +69,19 @@ def sample(
     written, `UsageError` for parameters.
     """
     from recsys_dask.runtime.clusters import connect
+    from recsys_dask.runtime.preflight import Reach
     from recsys_dask.stages.sample import sample as stage
     from recsys_dask.store.files import Folder
 
     options, cluster_options = params.make(params.Sample, params.Cluster, values=parameters)
     folder = Folder(os.fspath(out))
-    with connect(cluster_options, client, progress) as cluster:
+    reach = Reach(writes={"output": folder})
+    with connect(cluster_options, client, progress, reach) as cluster:
         stage(cluster, folder, options)
     return out if isinstance(out, Path) else folder.url
 
 
-@command(params.Ingest, params.Counts, params.Pairs, params.Similar, params.Export, params.Cluster)
+@command(params.Ingest, params.Counts, params.Pairs, params.Similar, params.Export, params.Redo, params.Cluster)
 def run(
     source: Input,
     store: Place,
@@ -94,16 +99,41 @@ def run(
     from recsys_dask import pipeline
     from recsys_dask.formats.inputs import find
 
-    ingest_, counts_, pairs_, similar_, export_, cluster = params.make(
-        params.Ingest, params.Counts, params.Pairs, params.Similar, params.Export, params.Cluster, values=parameters
-    )
+    options = COMMANDS["run"].options
+    ingest_, counts_, pairs_, similar_, export_, redo, cluster = params.make(*options, values=parameters)
     _check_rows(pairs_)
     inputs = find(source, ingest_.files)
-    steps = pipeline.steps_for(inputs, ingest_, counts_, pairs_, similar_, export_)
-    return _advance(store, steps, cluster, client, progress, new=True, inputs=inputs)
+
+    def steps(opened: Store) -> list[Step]:
+        append = dataclasses.replace(ingest_, append=ingest_.append and not redo.rebuild)
+        return pipeline.steps_for(inputs, opened, append, counts_, pairs_, similar_, export_)
+
+    return _advance(store, steps, redo, cluster, client, progress, new=True, inputs=inputs)
 
 
-@command(params.Ingest, params.Cluster)
+@command(params.Ingest, params.Counts, params.Pairs, params.Similar, params.Cluster)
+def plan(
+    source: Input, store: Place, *, progress: Progress | None = None, **parameters: Any
+) -> list[planning.Projection]:
+    """What a run is projected to take on a local cluster of these workers; nothing is read, nothing is started.
+
+    Returns a row a stage: tasks, the memory of a worker and disk, both in bytes. Raises `BudgetError` where the
+    workers are too small for any work.
+    """
+    from recsys_dask import planning
+    from recsys_dask.formats.inputs import find
+    from recsys_dask.runtime.clusters import local_shape
+    from recsys_dask.store.tables import Store
+
+    ingest_, counts_, pairs_, similar_, cluster = params.make(
+        params.Ingest, params.Counts, params.Pairs, params.Similar, params.Cluster, values=parameters
+    )
+    budget, n_threads = local_shape(cluster)
+    opened = Store.open_or_new(os.fspath(store))
+    return planning.project(find(source, ingest_.files), opened, budget, n_threads, counts_.top, pairs_, similar_)
+
+
+@command(params.Ingest, params.Redo, params.Cluster)
 def ingest(
     source: Input,
     store: Place,
@@ -119,24 +149,28 @@ def ingest(
     from recsys_dask import pipeline
     from recsys_dask.formats.inputs import find
 
-    options, cluster = params.make(params.Ingest, params.Cluster, values=parameters)
+    options, redo, cluster = params.make(*COMMANDS["ingest"].options, values=parameters)
     inputs = find(source, options.files)
-    steps = [pipeline.ingest_step(inputs, options)]
-    return _advance(store, steps, cluster, client, progress, new=True, inputs=inputs)
+
+    def steps(opened: Store) -> list[Step]:
+        append = dataclasses.replace(options, append=options.append and not redo.rebuild)
+        return [pipeline.ingest_step(inputs, append, opened)]
+
+    return _advance(store, steps, redo, cluster, client, progress, new=True, inputs=inputs)
 
 
-@command(params.Counts, params.Cluster)
+@command(params.Counts, params.Redo, params.Cluster)
 def counts(
     store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
 ) -> list[Outcome]:
     """The most mentioned artists and tracks: `popular_artist`, `popular_track`. Raises what `run` raises."""
     from recsys_dask import pipeline
 
-    options, cluster = params.make(params.Counts, params.Cluster, values=parameters)
-    return _advance(store, [pipeline.counts_step(options)], cluster, client, progress)
+    options, redo, cluster = params.make(*COMMANDS["counts"].options, values=parameters)
+    return _advance(store, lambda opened: [pipeline.counts_step(options)], redo, cluster, client, progress)
 
 
-@command(params.Pairs, params.Similar, params.Cluster)
+@command(params.Pairs, params.Similar, params.Redo, params.Cluster)
 def pairs(
     store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
 ) -> list[Outcome]:
@@ -146,12 +180,12 @@ def pairs(
     """
     from recsys_dask import pipeline
 
-    options, similarity, cluster = params.make(params.Pairs, params.Similar, params.Cluster, values=parameters)
+    options, similarity, redo, cluster = params.make(*COMMANDS["pairs"].options, values=parameters)
     _check_rows(options)
     steps = pipeline.pairs_steps(options, similarity)
     if not steps:
         raise UsageError(f"--view {options.view} has no --measure {similarity.measure}: leave one of them out")
-    return _advance(store, steps, cluster, client, progress)
+    return _advance(store, lambda opened: steps, redo, cluster, client, progress)
 
 
 @command(params.Export, params.Cluster)
@@ -169,12 +203,15 @@ def export(
     """
     from recsys_dask import pipeline
     from recsys_dask.runtime.clusters import connect
+    from recsys_dask.runtime.preflight import Reach
     from recsys_dask.store.files import Folder
+    from recsys_dask.store.manifest import NAME
 
     options, cluster_options = params.make(params.Export, params.Cluster, values=parameters)
     opened, folder = _opened(store), Folder(os.fspath(out))
     opened.entry(f"popular_{options.item}")
-    with connect(cluster_options, client, progress) as cluster:
+    reach = Reach(reads={"store": opened.folder.full(NAME)}, writes={"output": folder})
+    with connect(cluster_options, client, progress, reach) as cluster:
         entries, _ = pipeline.standalone_export(cluster, opened, options, _row_filter(opened), folder)
     return [folder.full(file.path) for entry in entries.values() for file in entry.files]
 
@@ -193,6 +230,25 @@ def similar(
     (options,) = params.make(params.Lookup, values=parameters)
     asked = [queries] if isinstance(queries, str) else list(queries)
     return lookup.similar(_opened(store), asked, options.item, options.method, options.k)
+
+
+@command(params.Cluster)
+def check(
+    store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
+) -> Checked:
+    """Whether every file of a store is as it was written, by its length and checksum. Returns how many files and bytes.
+
+    Raises `StoreError` with a line for each file that is missing, cut short or altered, and `ClusterError`.
+    """
+    from recsys_dask.runtime.clusters import connect
+    from recsys_dask.runtime.preflight import Reach
+    from recsys_dask.stages.check import check as stage
+    from recsys_dask.store.manifest import NAME
+
+    (options,) = params.make(params.Cluster, values=parameters)
+    opened = _opened(store)
+    with connect(options, client, progress, Reach(reads={"store": opened.folder.full(NAME)})) as cluster:
+        return stage(cluster, opened)
 
 
 @command()
@@ -227,38 +283,35 @@ def _row_filter(store: Store) -> tuple[int, int]:
 
 def _advance(
     store: Place,
-    steps: Sequence[Step],
+    steps: Callable[[Store], Sequence[Step]],
+    redo: params.Redo,
     cluster: params.Cluster,
     client: Client | None,
     progress: Progress | None,
     new: bool = False,
     inputs: Sequence[Any] = (),
 ) -> list[Outcome]:
+    """Do what is not finished of some steps, as the only one who writes to the store."""
     from recsys_dask import pipeline
     from recsys_dask.runtime.clusters import connect
+    from recsys_dask.runtime.preflight import Reach
     from recsys_dask.runtime.progress import Progress
+    from recsys_dask.store import lock
     from recsys_dask.store.tables import Store
 
     seen = progress or Progress()
-    opened = Store.open_or_new(os.fspath(store)) if new else _opened(store)
-    news = pipeline.input_news(opened, inputs) if inputs else ""
-    if news:
-        seen.say(news)
-    _check_writable(opened.folder)
+    open_ = Store.open_or_new if new else Store.open
+    folder = open_(os.fspath(store)).folder
+    command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    with lock.held(folder, command, seen.say) as mine:
+        opened = open_(os.fspath(store))  # another run may have committed something until just now
+        if inputs and (news := pipeline.input_news(opened, inputs)):
+            seen.say(news)
+        reach = Reach(reads={"input": inputs[0].path} if inputs else {}, writes={"store": opened.folder})
 
-    @contextmanager
-    def connected() -> Iterator[Cluster]:
-        with connect(cluster, client, progress) as made:
-            yield made
+        @contextmanager
+        def connected() -> Iterator[Cluster]:
+            with connect(cluster, client, progress, reach) as made:
+                yield made
 
-    return pipeline.advance(opened, steps, connected, seen)
-
-
-def _check_writable(folder: Folder) -> None:
-    """Find out before any work whether the store can be written. Raises `StoreError`."""
-    probe = "scratch/.probe"
-    try:
-        folder.write(probe, b"")
-    except StoreError:
-        raise StoreError(f"{folder.url}: cannot be written; name a folder that you may write to") from None
-    folder.remove(probe)
+        return pipeline.advance(opened, steps(opened), connected, seen, redo.rebuild, mine.check)

@@ -71,20 +71,30 @@ def _command(name: str, arguments: Sequence[click.Argument], extra: Sequence[cli
 
 def _answer(act: Callable[[], None], debug: bool) -> None:
     """Do it, and turn what goes wrong into one line and an exit code."""
+    from recsys_dask.runtime.interrupts import Interrupted, stoppable
+
     try:
-        act()
+        with stoppable(_abandon):
+            act()
     except RecsysDaskError as error:
         if debug:
             raise
         for line in str(error).splitlines():
             click.echo(f"recsys-dask: {line}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         click.echo("recsys-dask: interrupted; the same command goes on from here", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(error.exit_code if isinstance(error, Interrupted) else INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _abandon() -> None:
+    """What is left to do for a program that ends at once."""
+    from recsys_dask.store import lock
+
+    lock.abandon()
 
 
 SOURCE = click.Argument(["source"], metavar="INPUT...", nargs=-1, required=True)
@@ -104,6 +114,16 @@ def _sample(function: Callable[..., Any], given: dict[str, Any]) -> None:
 @_command("run", [SOURCE, STORE])
 def _run(function: Callable[..., Any], given: dict[str, Any]) -> None:
     _advanced(function, given)
+
+
+@_command("plan", [SOURCE, STORE])
+def _plan(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    source, store = given.pop("source"), given.pop("store")
+    click.echo("stage                  tasks  memory a worker MB   disk MB")
+    for one in function(source, store, **given):
+        click.echo(
+            f"{one.stage:20s} {one.tasks:7,d} {one.memory_bytes / 1e6:19,.0f} {one.disk_bytes / 1e6:9,.0f}"
+        )
 
 
 @_command("ingest", [SOURCE, STORE])
@@ -142,6 +162,14 @@ def _similar(function: Callable[..., Any], given: dict[str, Any], as_json: bool)
         click.echo(f"{row['rank']:4d}  {row['score']:.6f}  {row['id']}  {_one_line(row['name'])}")
 
 
+@_command("check", [STORE])
+def _check(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    from recsys_dask.runtime.progress import for_people
+
+    found = function(given.pop("store"), progress=for_people(), **given)
+    click.echo(f"{found.files:,} files, {found.bytes:,} bytes: all as written")
+
+
 @_command("info", [STORE], [JSON])
 def _info(function: Callable[..., Any], given: dict[str, Any], as_json: bool) -> None:
     found = function(given.pop("store"), **given)
@@ -176,6 +204,7 @@ def _advanced(function: Callable[..., Any], given: dict[str, Any]) -> None:
     import time
 
     from recsys_dask.runtime.progress import for_people
+    from recsys_dask.store.files import masked
 
     started = time.monotonic()
     places = [given.pop(name) for name in ("source", "store") if name in given]
@@ -196,7 +225,7 @@ def _advanced(function: Callable[..., Any], given: dict[str, Any]) -> None:
     seconds = time.monotonic() - started
     what = f"{len(done)} stages done" if done else "nothing to do"
     kept = f", {len(outcomes) - len(done)} finished before" if done and len(done) < len(outcomes) else ""
-    click.echo(f"{places[-1]}: {what}{kept} in {seconds:.1f} s")
+    click.echo(f"{masked(str(places[-1]))}: {what}{kept} in {seconds:.1f} s")
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -52,6 +53,16 @@ class Ingest:
     on_bad_file: str = parameter(
         "stop", "A file that cannot be read stops the run, or is set aside.", choices=("stop", "skip")
     )
+    playlist_column: str | None = parameter(
+        None, "Parquet, CSV: the column of playlists (default: playlist, pid, user or user_id)."
+    )
+    item_column: str | None = parameter(
+        None, "Parquet, CSV: the column of items (default: item, artist, artist_id, item_id or track_id)."
+    )
+    name_column: str | None = parameter(
+        None, "Parquet, CSV: the column of items' names (default: name, artist_name or item_name, if there)."
+    )
+    append: bool = parameter(False, "Add the slices that the store lacks; codes stay, counts are brought up to date.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +106,11 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True)
+class Redo:
+    rebuild: bool = parameter(False, "Do all steps of this command again, finished or not.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Lookup:
     method: str = parameter("cosine", "Whose similarity table to ask.", choices=measures)
     item: str = parameter("artist", "What is asked about.", choices=ITEMS)
@@ -103,11 +119,41 @@ class Lookup:
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
+    """Where the work is done: `LOCAL` fields shape a cluster of this machine, `REMOTE` ones name a running one."""
+
+    scheduler: str | None = parameter(
+        None, "A running Dask cluster, tcp://host:port or tls://host:port (default: Dask's configuration, else local)."
+    )
+    wait_s: float = parameter(60.0, "Seconds to wait for a first worker of a running cluster.", low=0.0)
+    tls_ca_file: str | None = parameter(None, "tls://: the certificate (PEM) that signs the cluster's certificates.")
+    tls_cert: str | None = parameter(None, "tls://: this client's certificate (PEM).")
+    tls_key: str | None = parameter(None, "tls://: the key of --tls-cert (PEM).")
     workers: int | None = parameter(None, "Local worker processes (default: one a core).", low=1, high=1_024)
-    threads: int = parameter(1, "Threads a local worker.", low=1, high=1_024)
+    threads: int | None = parameter(None, "Threads a local worker (default: 1).", low=1, high=1_024)
     memory_limit: str | None = parameter(
         None, "Memory a local worker may use, such as 2GB (default: its share of the machine)."
     )
+
+    LOCAL: typing.ClassVar = ("workers", "threads", "memory_limit")
+    REMOTE: typing.ClassVar = ("scheduler", "tls_ca_file", "tls_cert", "tls_key")
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` for options that contradict each other."""
+        address, local, tls = self.scheduler, self.given(*self.LOCAL), self.given(*self.REMOTE[1:])
+        if address is not None and not re.fullmatch(r"(tcp|tls)://[^/@]+:\d+/?", str(address)):
+            raise UsageError("--scheduler is no address of a Dask scheduler: give tcp://host:port or tls://host:port")
+        if local and (address or tls):
+            raise UsageError(
+                f"{', '.join(local)}: for a local cluster, not for a running one; leave out these or --scheduler"
+            )
+        if tls and len(tls) < 3:
+            raise UsageError(f"{', '.join(tls)} alone: give --tls-ca-file, --tls-cert and --tls-key together")
+        if tls and str(address or "tls").startswith("tcp"):
+            raise UsageError(f"{', '.join(tls)}: certificates go with tls://, and --scheduler is {address}")
+
+    def given(self, *names: str) -> list[str]:
+        """Those of some options that are set, as the command line spells them."""
+        return [spelled(name) for name in names if getattr(self, name) is not None]
 
 
 def _types(cls: type) -> dict[str, tuple[type, ...]]:

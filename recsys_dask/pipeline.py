@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+import re
+import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,14 +20,17 @@ from typing import Any
 import recsys_dask
 from recsys_dask import params
 from recsys_dask.cooccurrence.measures import MEASURES
-from recsys_dask.errors import StoreError
+from recsys_dask.errors import Fault, StoreError, bad_input
+from recsys_dask.formats.inputs import exists, format_of
+from recsys_dask.formats.parts import SCRATCH
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.runtime.progress import Progress
 from recsys_dask.stages.counts import counts
 from recsys_dask.stages.export import export
-from recsys_dask.stages.ingest import ingest
-from recsys_dask.stages.pairs import pairs
+from recsys_dask.stages.ingest import decoded_before, ingest
+from recsys_dask.stages.pairs import Earlier, pairs
 from recsys_dask.stages.similar import similar
+from recsys_dask.store import lock
 from recsys_dask.store import manifest as manifests
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import InputFile, StageEntry, StageReport, TableEntry, fingerprint
@@ -40,6 +45,10 @@ class Step:
     """One stage with its parameters. `key` names it in the manifest, `needs` the stages that it reads.
 
     `run` takes the tokens of the steps to do, by key: steps of one `group` that stand together are done in one go.
+    scratch: a folder that is the step's alone, emptied when it is committed; resumable: the files in it which an
+    interrupted run left and from which the step goes on.
+
+    standing: the fingerprint of a result that is as good as this step's; onto: that of the result which it adds to.
     """
 
     key: str
@@ -47,6 +56,10 @@ class Step:
     needs: tuple[str, ...]
     run: Callable[[Cluster, Store, dict[str, str]], dict[str, Made]]
     group: str = ""
+    scratch: str = ""
+    resumable: Callable[[Folder], set[str]] = lambda folder: set()
+    standing: str = ""
+    onto: str = ""
 
 
 def _alone(key: str, run: Callable[[Cluster, Store, str], Made]) -> Callable[..., dict[str, Made]]:
@@ -63,18 +76,51 @@ class Outcome:
     fresh: bool
 
 
-def ingest_step(inputs: Sequence[InputFile], options: params.Ingest) -> Step:
-    """Slices to tables; its result depends on the files, and on whether bad ones are set aside."""
+def ingest_step(inputs: Sequence[InputFile], options: params.Ingest, store: Store) -> Step:
+    """Slices to tables; the result depends on the files, and on whether bad ones are set aside.
+
+    With `append` only the files that the store lacks are read. A store that was filled by appending from these very
+    files counts as finished. Raises `InputError` for an append to a store whose slices have changed or gone.
+    """
+    settings = {"on_bad_file": options.on_bad_file, **format_of(inputs).settings(options)}
+    made = store.manifest.stages.get("ingest")
+    appends = options.append and made is not None
+    if appends and format_of(inputs).whole:
+        raise StoreError("--append adds slices; a table is read as a whole: leave --append out")
+    left = _new_files(store, inputs) if appends else list(inputs)
+    known = {name: store.manifest.tables[name] for name in made.tables} if appends and made else None
 
     def run(cluster: Cluster, store: Store, token: str) -> Made:
-        entries, report, set_aside = ingest(cluster, store.folder, inputs, options, token)
-        store.manifest.inputs = list(inputs)
-        store.manifest.set_aside = set_aside
+        entries, report, set_aside = ingest(cluster, store.folder, left, options, token, known)
+        store.manifest.inputs = sorted({*store.manifest.inputs, *left}) if appends else list(inputs)
+        store.manifest.set_aside = [*store.manifest.set_aside, *set_aside] if appends else set_aside
         return entries, report
 
+    together = sorted({*store.manifest.inputs, *left}) if appends else list(inputs)
+    same = made and together == store.manifest.inputs and made.params == settings | {"input": made.params["input"]}
     return Step(
-        "ingest", {"on_bad_file": options.on_bad_file, "input": fingerprint(list(inputs))}, (), _alone("ingest", run)
+        "ingest",
+        settings | {"input": fingerprint(together)},
+        (),
+        _alone("ingest", run),
+        scratch=SCRATCH,
+        resumable=lambda folder: {name for one in decoded_before(folder, left, options) for name in one.names},
+        standing=made.fingerprint if made and same else "",
+        onto=made.fingerprint if made and appends else "",
     )
+
+
+def _new_files(store: Store, inputs: Sequence[InputFile]) -> list[InputFile]:
+    """The files that the store lacks. Raises `InputError` naming those that have changed or gone since."""
+    before = {file.path: file for file in store.manifest.inputs}
+    listed = {file.path for file in inputs}
+    faults = [
+        Fault(file.path, "", "changed since it was ingested") for file in inputs if before.get(file.path, file) != file
+    ]
+    faults += [Fault(path, "", "is gone") for path in before.keys() - listed if not exists(path)]
+    if faults:
+        raise bad_input(faults, "an append only adds; --rebuild reads everything again")
+    return [file for file in inputs if file.path not in before]
 
 
 def counts_step(options: params.Counts) -> Step:
@@ -108,12 +154,23 @@ VIEW_PARAMS = {
 
 def _view_step(options: params.Pairs, view: str) -> Step:
     key = f"pairs:{options.item}:{view}"
-    return Step(
-        key,
-        {name: getattr(options, name) for name in VIEW_PARAMS[view]},
-        ("ingest", "counts"),
-        _alone(key, lambda cluster, store, token: pairs(cluster, store, options, view, token)),
-    )
+    depends = {name: getattr(options, name) for name in VIEW_PARAMS[view]}
+
+    def run(cluster: Cluster, store: Store, token: str) -> Made:
+        return pairs(cluster, store, options, view, token, earlier=_earlier(store, key, depends))
+
+    return Step(key, depends, ("ingest", "counts"), _alone(key, run))
+
+
+def _earlier(store: Store, key: str, depends: dict[str, Any]) -> Earlier | None:
+    """Pairs of the same parameters that were made before slices were appended, if there are any."""
+    entry, lineage = store.manifest.stages.get(key), store.manifest.stages["ingest"].lineage
+    if entry is None or entry.params != depends:
+        return None
+    n_files = lineage.get(entry.made_from.get("ingest", ""), 0)
+    if not 0 < n_files < len(store.entry("rows").files):
+        return None
+    return Earlier(n_files, entry.report.facts["playlists"])
 
 
 def _similar_step(options: params.Similar, view: str, name: str) -> Step:
@@ -150,14 +207,28 @@ def export_step(options: params.Export, row_filter: tuple[int, int], needs: Sequ
 Connect = Callable[[], AbstractContextManager[Cluster]]
 
 
-def advance(store: Store, steps: Sequence[Step], connect: Connect, progress: Progress) -> list[Outcome]:
+def advance(
+    store: Store,
+    steps: Sequence[Step],
+    connect: Connect,
+    progress: Progress,
+    rebuild: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> list[Outcome]:
     """Do what is not finished, in order, each step committed by itself; connect to a cluster only if need be.
 
-    Raises `StoreError` where a step needs a stage that the store lacks and that is not among the steps.
+    rebuild: do all steps, finished or not. check: raises where this run must not commit any more. Raises `StoreError`
+    where a step needs a stage that the store lacks and that is not among the steps.
     """
     tokens: dict[str, str] = {key: entry.fingerprint for key, entry in store.manifest.stages.items()}
     plan: list[tuple[Step, str, str | None]] = []
+    lost = store.lost()
+    again = {step.key: "--rebuild asks for it" if rebuild else _lost_of(store, step, lost) for step in steps}
     for step in steps:
+        if again[step.key] and step.onto:
+            raise StoreError(
+                f"{store.folder.url}: nothing can be appended, since {again[step.key]}; run with --rebuild"
+            )
         for need in step.needs:
             if need not in tokens:
                 command = need.partition(":")[0]
@@ -165,11 +236,17 @@ def advance(store: Store, steps: Sequence[Step], connect: Connect, progress: Pro
                     f"{store.folder.url}: has no {need.replace(':', ' ')} yet; first run: "
                     f"recsys-dask {command} {store.folder.url}"
                 )
-        token = fingerprint(step.key, step.params, [tokens[need] for need in step.needs])
-        plan.append((step, token, _reason(store, step, token)))
+        token = fingerprint(step.key, step.params, [tokens[need] for need in step.needs], step.onto)
+        if step.standing and not again[step.key]:
+            token = step.standing
+        plan.append((step, token, _reason(store, step, token, again[step.key])))
         tokens[step.key] = token
+    _sweep(store, [(step, reason is not None) for step, _, reason in plan], progress)
     if not any(reason is not None for _, _, reason in plan):
         return [Outcome(step.key, store.manifest.stages[step.key].report, False) for step, _, _ in plan]
+    # Names of this run's own: a table that is made again never touches the files of the one in use, and a task that a
+    # killed run left behind on a cluster never those of this run.
+    attempt = secrets.token_hex(2)
     with connect() as cluster:
         for _, alike in itertools.groupby(plan, key=lambda one: one[0].group or one[0].key):
             due = {step.key: (step, token, reason) for step, token, reason in alike if reason is not None}
@@ -177,17 +254,33 @@ def advance(store: Store, steps: Sequence[Step], connect: Connect, progress: Pro
                 if reason:
                     progress.say(f"{step.key.replace(':', ' ')}: again, since {reason}")
             if due:
+                check()
+                for key in due:
+                    if again[key] and key in store.manifest.stages:
+                        store.manifest.stages[key].made_from = {}  # nothing to be brought up to date
                 first, _, _ = next(iter(due.values()))
-                made = first.run(cluster, store, {key: token for key, (_, token, _) in due.items()})
+                made = first.run(cluster, store, {key: token + attempt for key, (_, token, _) in due.items()})
+                check()
                 _commit(store, [(step, token, *made[key]) for key, (step, token, _) in due.items()])
     return [Outcome(step.key, store.manifest.stages[step.key].report, reason is not None) for step, _, reason in plan]
 
 
-def _reason(store: Store, step: Step, token: str) -> str | None:
-    """Why a step is to be done: None if it is not, "" if it never was."""
+def _lost_of(store: Store, step: Step, lost: set[str]) -> str:
+    """The files of a finished step that are gone, in words, or nothing."""
+    entry = store.manifest.stages.get(step.key)
+    tables = [store.manifest.tables[name] for name in entry.tables] if entry else []
+    gone = [file.path for table in tables for file in table.files if file.path in lost]
+    more = f" (and {len(gone) - 1} more)" if gone[1:] else ""
+    return f"{gone[0]} is missing or not as long as it was written{more}" if gone else ""
+
+
+def _reason(store: Store, step: Step, token: str, again: str) -> str | None:
+    """Why a step is to be done: None if it is not, "" if it never was. again: why it is even if it is finished."""
     entry = store.manifest.stages.get(step.key)
     if entry is None:
         return ""
+    if again:
+        return again
     if entry.fingerprint == token:
         return None
     changed = [
@@ -200,6 +293,31 @@ def _reason(store: Store, step: Step, token: str) -> str | None:
     return ", ".join(changed) or "what it is made from changed"
 
 
+_OURS = re.compile(
+    r"tables/\w+/[0-9a-f]{12,}-\d{5}\.parquet|scratch/ingest/[^/]+|scratch/lock\..*|(scratch/)?\.probe[-0-9a-f]*"
+)
+_TEMPORARY = re.compile(r"(tables/|scratch/|export/|manifest\.json\.).*\b[0-9a-f]{12}\.tmp")
+
+
+def _sweep(store: Store, plan: Sequence[tuple[Step, bool]], progress: Progress) -> None:
+    """Remove what killed runs left behind: temporary files, tables that nothing lists, what no step goes on from.
+
+    Only under the lock, and only files that are named as ours are: others may be kept in a store's folder too.
+    """
+    folder, keep = store.folder, {lock.NAME} | store.manifest.files()
+    if not any(step.scratch for step, _ in plan):
+        keep |= set(folder.names(SCRATCH))
+    for step, due in plan:
+        if due and step.scratch:
+            keep |= step.resumable(folder)
+    there = folder.names("", 1)
+    there += [name for one in ("tables", "scratch", EXPORT_FOLDER) for name in folder.names(one)]
+    left = [name for name in there if _TEMPORARY.fullmatch(name) or (_OURS.fullmatch(name) and name not in keep)]
+    folder.remove(*left)
+    if left:
+        progress.say(f"removed what an interrupted run left behind: {len(left)} files")
+
+
 def _commit(store: Store, made: Sequence[tuple[Step, str, dict[str, TableEntry], StageReport]]) -> None:
     """The steps' tables take the place of earlier ones; files that nothing lists any more go."""
     manifest = store.manifest
@@ -210,10 +328,15 @@ def _commit(store: Store, made: Sequence[tuple[Step, str, dict[str, TableEntry],
             manifest.tables.pop(name, None)
         manifest.tables.update(entries)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        manifest.stages[step.key] = StageEntry(token, step.params, list(entries), report, now)
+        made_from = {need: manifest.stages[need].fingerprint for need in step.needs}
+        lineage = {token: len(entries["rows"].files)} if "rows" in entries else {}
+        if earlier and step.onto:
+            lineage = earlier.lineage | lineage
+        manifest.stages[step.key] = StageEntry(token, step.params, list(entries), report, now, made_from, lineage)
     manifest.package = recsys_dask.__version__
     manifests.save(store.folder, manifest)
-    store.folder.remove(*(before - manifest.files()))
+    scratch = [name for step, *_ in made if step.scratch for name in store.folder.names(step.scratch)]
+    store.folder.remove(*(before - manifest.files()), *scratch)
 
 
 def input_news(store: Store, inputs: Sequence[InputFile]) -> str:
@@ -236,6 +359,7 @@ def input_news(store: Store, inputs: Sequence[InputFile]) -> str:
 
 def steps_for(
     inputs: Sequence[InputFile],
+    store: Store,
     ingest_options: params.Ingest,
     counts_options: params.Counts,
     pairs_options: params.Pairs,
@@ -245,7 +369,7 @@ def steps_for(
     """The whole run."""
     made = pairs_steps(pairs_options, similar_options)
     return [
-        ingest_step(inputs, ingest_options),
+        ingest_step(inputs, ingest_options, store),
         counts_step(counts_options),
         *made,
         export_step(export_options, (counts_options.top, pairs_options.min_tracks), made),

@@ -62,14 +62,16 @@ def drain(total, n_items, first, n_touched, touched, other, count, filled):  # t
 
     Few touched places are sorted; many are found by walking the accumulator, which costs less than sorting them.
     """
+    n = filled
     if n_touched * 12 < n_items - first:
         touched[:n_touched].sort()
         for at in range(n_touched):
-            other[filled + at] = touched[at]
-            count[filled + at] = total[touched[at]]
-            total[touched[at]] = 0
-        return n_touched
-    n = filled
+            if total[touched[at]]:  # an update may have taken all of it away
+                other[n] = touched[at]
+                count[n] = total[touched[at]]
+                total[touched[at]] = 0
+                n += 1
+        return n - filled
     for item in range(first, n_items):
         if total[item]:
             other[n] = item
@@ -122,10 +124,15 @@ def _count(starts, items, weight, weighted, low, high, n_items, other, count, su
     return out_starts
 
 
-def count_pairs(playlists: Playlists, n_items: int, span: tuple[int, int], weighted: bool) -> Counter:
-    """The pairs whose first item is in `span`, from low to below high, among these playlists."""
+def count_pairs(
+    playlists: Playlists, n_items: int, span: tuple[int, int], weighted: bool, n_view: int | None = None
+) -> Counter:
+    """The pairs whose first item is in `span`, from low to below high, among these playlists.
+
+    n_items: how many places there are; n_view: the N of the weights where it is another number.
+    """
     low, high = span
-    weight = weights(playlists.lengths, n_items) if weighted else np.zeros((0, N_WEIGHTS), np.int64)
+    weight = weights(playlists.lengths, n_view or n_items) if weighted else np.zeros((0, N_WEIGHTS), np.int64)
     most = int(most_pairs(_emissions(*playlists, low, high), n_items, low).sum())
     # The arrays are as long as there could be pairs; pages that nothing is written to cost no memory.
     other, count = np.empty(most, np.int32), np.empty(most, np.int32)

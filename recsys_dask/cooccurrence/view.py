@@ -121,11 +121,11 @@ def _diagonal(starts, items, weight, n_playlists, emissions, weights):  # type: 
             weights[item, 1] += weight[playlist, 1]
 
 
-def diagonal(playlists: Playlists, n_items: int) -> Diagonal:
-    """What a partition's playlists say of each item."""
+def diagonal(playlists: Playlists, n_items: int, n_view: int | None = None) -> Diagonal:
+    """What a partition's playlists say of each of n_items; n_view: the N of the weights where it is another number."""
     counts, emissions = np.zeros(n_items, np.int64), np.zeros(n_items, np.int64)
     sums = np.zeros((n_items, N_WEIGHTS), np.int64)
-    _diagonal(*playlists, weights(playlists.lengths, n_items), counts, emissions, sums)
+    _diagonal(*playlists, weights(playlists.lengths, n_view or n_items), counts, emissions, sums)
     return Diagonal(counts, emissions, sums, len(playlists.starts) - 1)
 
 

@@ -3,81 +3,131 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
 from recsys_dask.errors import InputError
-from recsys_dask.store.files import filesystem
+from recsys_dask.formats.base import FORMATS, Format
+from recsys_dask.store.files import filesystem, keep_credentials, os_errors, prefix, reason
 from recsys_dask.store.manifest import InputFile
 
-ENDINGS = (".json", ".json.gz")
+ENDINGS = tuple(ending for form in FORMATS for ending in form.endings)
+
+READ_AHEAD_BYTES = 1 << 23
 
 Input = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def find(source: Input, first: int | None = None) -> list[InputFile]:
-    """The input's files sorted by path, the first `first` of them.
+    """The input's files sorted by path, the first `first` of them; all of one format.
 
-    A folder gives its own `*.json` and `*.json.gz`, not those of its subfolders. Raises `InputError` where there is
-    nothing to read.
+    A folder gives its own files that end as those of a format do, not hidden ones and not those of its subfolders.
+    Raises `InputError` where there is nothing to read, and for files of several formats.
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
     found: dict[str, InputFile] = {}
     for one in sources:
-        for file in _find_one(os.fspath(one)):
+        for file in _find_one(keep_credentials(os.fspath(one))):
             found[file.path] = file
     if not found:
         raise InputError("no input: name a folder, a glob or a file of playlists")
-    return sorted(found.values())[:first]
+    files = sorted(found.values())[:first]
+    format_of(files)
+    return files
+
+
+def exists(path: str) -> bool:
+    """Is this input file still there?"""
+    fs, place = filesystem(path)
+    return bool(fs.exists(place))
+
+
+def format_of(files: Sequence[InputFile]) -> Format:
+    """The format of an input, by how its files' names end. Raises `InputError` for an unknown one, and for several."""
+    found: dict[str, tuple[Format, str]] = {}
+    for file in files:
+        form = next((form for form in FORMATS if file.path.endswith(tuple(form.endings))), None)
+        if form is None:
+            raise InputError(f"{file.path}: no known kind of file; those that are read end in {', '.join(ENDINGS)}")
+        found.setdefault(form.name, (form, file.path))
+    if len(found) > 1:
+        examples = " and ".join(f"{form.what} ({path})" for form, path in found.values())
+        raise InputError(f"the input has {examples}: name one kind, by a glob such as 'folder/*.json'")
+    return next(iter(found.values()))[0]
 
 
 def _find_one(source: str) -> Iterator[InputFile]:
     fs, path = filesystem(source)
+    before = "" if "file" in fs.protocol else prefix(source, path, fs)
     try:
-        if any(sign in path for sign in "*?[") and not fs.exists(path):
-            names = [name for name in fs.glob(path) if not fs.isdir(name)]
-            if not names:
-                raise InputError(f"{source}: no file matches; check the pattern")
-        elif fs.isdir(path):
-            names = [info["name"] for info in fs.ls(path, detail=True) if info["type"] == "file"]
-            there = len(names)
-            names = [name for name in names if name.endswith(ENDINGS)]
-            if not names:
-                what = f"{there} files, none of them *.json or *.json.gz" if there else "an empty folder"
-                raise InputError(f"{source}: {what}; name the folder that holds mpd.slice.*.json")
-        elif fs.exists(path):
-            names = [path]
-        else:
-            raise InputError(f"{source}: no such file or folder; check the path")
-        for name in names:
-            info = fs.info(name)
-            yield InputFile(_named(fs, name), int(info.get("size") or 0), _modified(info))
+        with os_errors():
+            found = _listed(fs, path, source)
+        for info in found:
+            name = str(info["name"])
+            # A local file goes by its full path, any other by its URL.
+            full = fs.unstrip_protocol(name) if before is None else before + name
+            yield InputFile(full, int(info.get("size") or 0), _modified(info))
     except (OSError, ValueError) as error:
-        raise InputError(f"{source}: cannot be read: {error}") from None
+        raise InputError(f"{source}: cannot be read: {reason(error)}; check the address and the rights there") from None
 
 
-def _named(fs: Any, name: str) -> str:
-    """Full path of a file: of a local one as the operating system knows it, else with its protocol."""
-    return str(name) if "file" in fs.protocol else str(fs.unstrip_protocol(name))
+def _listed(fs: Any, path: str, source: str) -> list[dict[str, Any]]:
+    """What fsspec says of each file that a path stands for. One listing mostly tells it all: no request a file."""
+    if any(sign in path for sign in "*?[") and not fs.exists(path):
+        matching = [info for info in fs.glob(path, detail=True).values() if info["type"] == "file"]
+        if not matching:
+            raise InputError(f"{source}: no file matches; check the pattern")
+        return [_sized(fs, info) for info in matching]
+    if fs.isdir(path):
+        files = [info for info in fs.ls(path, detail=True) if info["type"] == "file"]
+        fitting = [info for info in files if info["name"].endswith(ENDINGS) and not _hidden(info["name"])]
+        if not fitting:
+            wanted = ", ".join(f"*{ending}" for ending in ENDINGS)
+            what = f"{len(files)} files, none of them {wanted}" if files else "an empty folder"
+            raise InputError(f"{source}: {what}; name the folder that holds mpd.slice.*.json")
+        return [_sized(fs, info) for info in fitting]
+    try:
+        info = fs.info(path)
+    except FileNotFoundError as error:
+        why = reason(error) if "bucket" in str(error) else "no such file or folder"
+        raise InputError(f"{source}: {why}; check the path") from None
+    return [info]
+
+
+def _sized(fs: Any, info: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a file, with its size: a web server's listing does not tell it."""
+    return info if info.get("size") is not None else dict(fs.info(info["name"]))
+
+
+def _hidden(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(".")
 
 
 def _modified(info: dict[str, Any]) -> str:
     """When a file was last changed, as exactly as its file system tells."""
-    for key in ("mtime", "ETag", "etag", "LastModified", "last_modified", "updated"):
+    for key in ("mtime", "ETag", "etag", "LastModified", "Last-Modified", "last_modified", "updated"):
         if info.get(key):
             return str(info[key])
     return ""
 
 
 @contextmanager
-def open_plain(path: str) -> Iterator[IO[bytes]]:
-    """An input file as a stream of plain bytes, unpacked where its name ends in .gz."""
+def open_plain(path: str, ahead: bool = False) -> Iterator[IO[bytes]]:
+    """An input file as a stream of plain bytes, unpacked where its name ends in .gz.
+
+    Of a remote file exactly what is asked for is fetched, and nothing of it kept: fsspec's own cache would hold a part
+    twice, and 50 MB beyond it. ahead: for readers that ask for little at a time.
+    """
     fs, place = filesystem(path)
-    with fs.open(place, "rb") as raw:
-        if path.endswith(".gz"):
-            with gzip.open(raw, "rb") as unpacked:
+    packed = path.endswith(".gz")
+    with os_errors(), fs.open(place, "rb", cache_type="none") as raw:
+        remote = "file" not in fs.protocol
+        stream = io.BufferedReader(raw, READ_AHEAD_BYTES) if remote and (ahead or packed) else raw
+        if packed:
+            with gzip.open(stream, "rb") as unpacked:
                 yield cast(IO[bytes], unpacked)
         else:
-            yield raw
+            yield stream

@@ -6,17 +6,20 @@ import functools
 import itertools
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_dask.arrow import int64, values
+from recsys_dask import schemas
+from recsys_dask.arrow import int32, int64, values
 from recsys_dask.formats.parts import GROUP_ROWS, SCRATCH, PartInfo, read_bucket
 from recsys_dask.formats.vocabulary import Index, keys, order, words_for
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
+from recsys_dask.store.manifest import FileEntry
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -53,7 +56,7 @@ def merge_bucket(folder: Folder, kind: str, bucket: int, parts: Sequence[PartInf
         if len(mine):
             found = read_bucket(folder, part, kind, bucket, None)
             assert found is not None
-            pieces.append(found.drop_columns(["n_mentions", "n_playlists", "first_pid"]).take(int64(first[mine, 2])))
+            pieces.append(found.drop_columns(["n_mentions", "n_playlists"]).take(int64(first[mine, 2])))
             owners.append(mine)
     path = f"{SCRATCH}/merged-{kind}-{bucket:04d}.parquet"
     if not pieces:
@@ -77,9 +80,11 @@ def _grown(array: NDArray[np.int64], n: int, fill: int) -> NDArray[np.int64]:
 
 
 def check_pids(
-    folder: Folder, parts: Sequence[PartInfo], partition_rows: int
+    folder: Folder, parts: Sequence[PartInfo], partition_rows: int, known: Sequence[FileEntry] = ()
 ) -> tuple[list[tuple[str, str, str]], list[int]]:
     """The task: pids in two files as faults, and the pids at which partitions of some `partition_rows` start.
+
+    known: files of `playlists` whose pids are taken already.
 
     Where the parts' pids do not overlap, partitions start where parts do, and every part is read once.
     """
@@ -88,6 +93,7 @@ def check_pids(
     rows = np.concatenate([values(table["n_entries"]) for table in found] or [np.zeros(0, np.int64)])
     by_pid = np.argsort(pid, kind="stable")
     faults = []
+    taken = np.concatenate([np.zeros(0, np.int64), *(_pids(folder, file.path) for file in known)])
     starts = np.cumsum([0, *(part.n_playlists for part in parts)])
     for again in np.flatnonzero(np.diff(pid[by_pid]) == 0):
         names = []
@@ -96,6 +102,11 @@ def check_pids(
             names.append(parts[number].files[found[number]["file"][int(place - starts[number])].as_py()])
         first, second = sorted(names)
         faults.append((second, f"pid {pid[by_pid[again]]}", f"is there twice, first in {first}"))
+
+    for place in np.flatnonzero(np.isin(pid, taken)).tolist():
+        number = int(np.searchsorted(starts, place, side="right")) - 1
+        name = parts[number].files[values(found[number]["file"])[place - starts[number]]]
+        faults.append((name, f"pid {pid[place]}", "is in the store already"))
 
     apart = all(a.last_pid < b.first_pid for a, b in itertools.pairwise(parts))
     begins = starts[:-1] if apart else np.arange(len(pid))
@@ -107,6 +118,10 @@ def check_pids(
             cuts.append(int(pid[by_pid[place]]))
             filled = before[place]
     return faults, cuts
+
+
+def _pids(folder: Folder, path: str) -> NDArray[np.int64]:
+    return values(tables.read_file(folder, path, ["pid"])["pid"])
 
 
 def rank(folder: Folder, kind: str, merged: Sequence[Merged], words: int) -> list[NDArray[np.int32]]:
@@ -121,10 +136,15 @@ def rank(folder: Folder, kind: str, merged: Sequence[Merged], words: int) -> lis
     else:
         by_rank = np.zeros(0, np.int64)
         ids = pa.schema([("id", pa.string())]).empty_table()
-    tables.write_file(folder, _codes_path(kind), ids, **tables.NO_DICTIONARY)
+    write_codes(folder, kind, ids)
     codes = np.empty(len(by_rank), np.int32)
     codes[by_rank] = np.arange(len(by_rank), dtype=np.int32)
     return np.split(codes, np.cumsum([one.rows for one in merged])[:-1])
+
+
+def write_codes(folder: Folder, kind: str, ids: pa.Table) -> None:
+    """The ids of a kind in the order of their codes, for `codes_of`."""
+    tables.write_file(folder, _codes_path(kind), ids, **tables.NO_DICTIONARY)
 
 
 def _codes_path(kind: str) -> str:
@@ -153,3 +173,15 @@ def codes_of(folder: Folder, kind: str, name: str) -> Index:
 
 def forget_codes() -> None:
     _load_codes.cache_clear()
+
+
+def vocabulary_table(folder: Folder, token: str, kind: str, merged: pa.Table, codes: NDArray[np.int32]) -> pa.Table:
+    """Merged ids as rows of `artists` or `tracks`; `codes` are theirs."""
+    item = kind[:-1]
+    columns: dict[str, Any] = {item: int32(codes), f"{item}_id": merged["id"], f"{item}_name": merged["name"]}
+    if kind == "tracks":
+        artists = codes_of(folder, "artists", token)
+        columns["artist"] = int32(artists.find(keys(merged["artist_id"], artists.words)))
+        columns |= {name: merged[name] for name in ("album_id", "duration_ms")}
+    columns |= {name: merged[name] for name in ("n_mentions", "n_playlists")}
+    return pa.table(columns, schema=schemas.of(kind).arrow())

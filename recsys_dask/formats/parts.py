@@ -47,14 +47,26 @@ class PartInfo(msgspec.Struct, frozen=True):
     def path(self, table: str) -> str:
         return f"{SCRATCH}/{self.name}-{table}.parquet"
 
+    @property
+    def paths(self) -> list[str]:
+        return [self.path(table) for table in ("artists", "tracks", "playlists", "rows")]
+
 
 class Decoded(msgspec.Struct):
-    """What a decoding task did, as its commit file in scratch says too."""
+    """What a decoding task did, as its commit file in scratch says too. reader: which one, with which settings and of
+    which version."""
 
+    commit: str
+    reader: str
     files: list[InputFile]
     parts: list[PartInfo]
     faults: list[tuple[str, str, str]]
     bytes: int
+
+    @property
+    def names(self) -> list[str]:
+        """Its files in scratch."""
+        return [self.commit, *(path for part in self.parts for path in part.paths)]
 
 
 def n_distinct(parts: Sequence[PartInfo], kind: str) -> int:
@@ -69,28 +81,43 @@ def n_distinct(parts: Sequence[PartInfo], kind: str) -> int:
     return int((SKETCH - 1) * 2.0**64 / float(seen[-1]))
 
 
-def group_key(group: Sequence[InputFile], n_buckets: int) -> str:
-    """What a group's parts and commit file are named by."""
-    return fingerprint(list(group), n_buckets)
+def group_key(group: Sequence[InputFile], n_buckets: int, reader: str, part_bytes: int) -> str:
+    """What a group's parts and commit file are named by: equal names, equal bytes. A task of a killed run may still be
+    writing its own on a cluster."""
+    return fingerprint(list(group), n_buckets, reader, part_bytes)
 
 
-def finished(folder: Folder, n_buckets: int) -> list[Decoded]:
-    """What decoding tasks of an interrupted run committed."""
-    found = []
-    for name in folder.names(SCRATCH):
+def finished(
+    folder: Folder, n_buckets: int, reader: str, inputs: Sequence[InputFile], whole: bool = False
+) -> list[Decoded]:
+    """What decoding tasks of interrupted runs committed of some files, each once, whatever groups it was in.
+
+    whole: only what was made from all of the files together.
+    """
+    known = set(inputs)
+    found: list[Decoded] = []
+    taken: set[InputFile] = set()
+    there = set(folder.names(SCRATCH))
+    for name in sorted(there):
         if name.endswith(f".{n_buckets}.json"):
             try:
-                found.append(msgspec.json.decode(folder.read(name), type=Decoded))
-            except msgspec.MsgspecError:
-                continue  # of another version: its files are decoded again
+                one = msgspec.json.decode(folder.read(name), type=Decoded)
+            except (msgspec.MsgspecError, OSError):
+                continue  # of another version, or cut short: its files are decoded again
+            fits = known == set(one.files) if whole else known.issuperset(one.files)
+            if one.reader == reader and fits and there.issuperset(one.names) and taken.isdisjoint(one.files):
+                found.append(one)
+                taken.update(one.files)
     return found
 
 
 def decode_group(
-    group: Sequence[InputFile], reader: Reader, folder: Folder, part_bytes: int, n_buckets: int
+    group: Sequence[InputFile], reader: Reader, name: str, folder: Folder, part_bytes: int, n_buckets: int
 ) -> Decoded:
-    """The task: some slices to parts in scratch, and a commit file that names them."""
-    key = group_key(group, n_buckets)
+    """The task: some slices to parts in scratch, and a commit file that names them. name: of the reader, with its
+    settings."""
+    key = group_key(group, n_buckets, name, part_bytes)
+    commit = f"{SCRATCH}/{key}.{n_buckets}.json"
     parts: list[PartInfo] = []
     faults: list[Fault] = []
     for found in reader([file.path for file in group], part_bytes):
@@ -101,11 +128,10 @@ def decode_group(
             parts.append(_write_part(found, folder, f"{key}-{len(parts):03d}", n_buckets))
     wrong = {fault.file for fault in faults}
     good = [file for file in group if file.path not in wrong]
-    decoded = Decoded(
-        good, parts, [(fault.file, fault.where, fault.message) for fault in faults], sum(f.bytes for f in group)
-    )
+    wrong_ones = [(fault.file, fault.where, fault.message) for fault in faults]
+    decoded = Decoded(commit, name, good, parts, wrong_ones, sum(file.bytes for file in group))
     if good:
-        folder.write(f"{SCRATCH}/{key}.{n_buckets}.json", msgspec.json.encode(decoded))
+        folder.write(commit, msgspec.json.encode(decoded))
     return decoded
 
 

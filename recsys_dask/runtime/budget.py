@@ -18,6 +18,9 @@ DECODE_EXPANSION = 6
 """Bytes of memory a byte of JSON: its text, its objects and its columns together. Measured 3.2 for slices as the real
 ones are printed, 5.5 without any blanks."""
 
+SPLIT_EVERY = 8
+"""How many results one node of a reduction merges."""
+
 LARGEST_PART_BYTES = 64_000_000
 
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import subprocess
-import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recsys_dask import kernels, params
 from recsys_dask.errors import ClusterError, RecsysDaskError, UsageError
-from recsys_dask.runtime.budget import Budget
+from recsys_dask.runtime import remote
+from recsys_dask.runtime.budget import SPLIT_EVERY, Budget
+from recsys_dask.runtime.credentials import lent
+from recsys_dask.runtime.interrupts import unheard
 from recsys_dask.runtime.memory import forget_peak, peak_bytes
+from recsys_dask.runtime.preflight import Reach, fit_workers
 from recsys_dask.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from distributed import Client
-
-SPLIT_EVERY = 8
-"""How many results one node of a reduction merges."""
 
 
 @dataclass
@@ -35,6 +35,8 @@ class Cluster:
     budget: Budget
     tasks: int = field(default=0)
     """How many tasks were handed over so far."""
+    kept: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
+    """The futures of `persist`, as long as anybody refers to them."""
 
     def compute(
         self,
@@ -77,16 +79,28 @@ class Cluster:
     def persist(self, work: Sequence[Any]) -> list[Any]:
         """The same delayed objects, their results kept on the workers for as long as they are referred to."""
         import dask
+        from distributed import futures_of
 
         self.tasks += len(work)
-        return list(dask.persist(*work, scheduler=self.client))
+        kept = list(dask.persist(*work, scheduler=self.client))
+        self.kept.update(future for one in kept for future in futures_of(one))
+        return kept
+
+    def forget(self) -> None:
+        """Release what is still kept: an error's traceback may refer to it."""
+        with contextlib.suppress(Exception):
+            self.client.cancel(list(self.kept))
 
     @contextlib.contextmanager
     def measured(self) -> Iterator[Callable[[], tuple[float, int]]]:
         """Gives a function that tells the seconds since, and the largest peak of a worker's memory in bytes."""
-        self.client.run(forget_peak)
+        self._each(forget_peak)
         started = time.monotonic()
-        yield lambda: (time.monotonic() - started, max(self.client.run(peak_bytes).values(), default=0))
+        yield lambda: (time.monotonic() - started, max(self._each(peak_bytes).values(), default=0))
+
+    def _each(self, function: Callable[[], Any]) -> dict[str, Any]:
+        """What each worker answers; one that joins or leaves at this moment has nothing to say."""
+        return dict(self.client.run(function, on_error="ignore"))
 
 
 def tree(work: Sequence[Any], combine: Callable[[list[Any]], Any], name: str) -> Any:
@@ -105,21 +119,53 @@ def tree(work: Sequence[Any], combine: Callable[[list[Any]], Any], name: str) ->
 
 @contextlib.contextmanager
 def connect(
-    options: params.Cluster, client: Client | None = None, progress: Progress | None = None
+    options: params.Cluster,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    reach: Reach | None = None,
 ) -> Iterator[Cluster]:
-    """A cluster to work on: that of `client`, left as it was found; else a local one, closed at the end."""
+    """A cluster to work on: that of `client` or of the scheduler that `options` or Dask's configuration name, each
+    left as it was found; else a local one, closed at the end.
+
+    client: a Dask client, or a cluster object such as `dask_kubernetes`' or `dask_jobqueue`'s. reach: what workers of
+    a running cluster are checked to get at. Raises `ClusterError`, `UsageError`.
+    """
     progress = progress or Progress()
-    if client is not None:
-        if options != params.Cluster():
-            raise UsageError(
-                "--workers, --threads and --memory-limit describe a local cluster: leave them out with client="
-            )
-        yield _described(client, progress)
+    with contextlib.ExitStack() as opened:
+        if client is not None:
+            if given := options.given(*options.REMOTE, *options.LOCAL):
+                raise UsageError(f"{', '.join(given)}: not with client=, which is a cluster already; leave out one")
+            running = opened.enter_context(_client_of(client))
+        elif address := remote.address_of(options):
+            running = opened.enter_context(remote.connected(address, options))
+        else:
+            prepare_kernels(progress)
+            local = opened.enter_context(_local(options))
+            progress.say(f"dashboard: {local.dashboard_link}")
+            yield _described(local, progress)
+            return
+        opened.enter_context(remote.unbroken(running))
+        remote.some_worker(running, options.wait_s, progress)
+        opened.enter_context(lent(running))
+        opened.enter_context(fit_workers(running, reach or Reach(), progress))
+        cluster = _described(running, progress)
+        if client is None:
+            address, link = running.scheduler.address, running.dashboard_link  # type: ignore[union-attr]
+            progress.say(f"{address}: {cluster.n_threads} worker threads, dashboard: {link}")
+        opened.callback(cluster.forget)
+        yield cluster
+
+
+@contextlib.contextmanager
+def _client_of(given: Any) -> Iterator[Client]:
+    """A client as it is given; for a cluster object one of our own, closed at the end."""
+    from distributed import Client
+
+    if isinstance(given, Client):
+        yield given
         return
-    prepare_kernels(progress)
-    with _local(options) as local:
-        progress.say(f"dashboard: {local.dashboard_link}")
-        yield _described(local, progress)
+    with Client(given) as client:
+        yield client
 
 
 @contextlib.contextmanager
@@ -129,19 +175,19 @@ def _local(options: params.Cluster) -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     workers = options.workers or CPU_COUNT
+    threads = options.threads or 1
     limit: Any = _bytes(options.memory_limit) if options.memory_limit else "auto"
     try:
-        with (
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=options.threads,
-                processes=True,
-                memory_limit=limit,
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+        start = partial(
+            LocalCluster,
+            n_workers=workers,
+            threads_per_worker=threads,
+            processes=True,
+            memory_limit=limit,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+        with unheard(start) as cluster, Client(cluster) as client:
             client.wait_for_workers(workers, timeout=120)
             yield client
     except (OSError, TimeoutError) as error:
@@ -150,6 +196,17 @@ def _local(options: params.Cluster) -> Iterator[Client]:
         raise ClusterError(
             f"the local cluster of {workers} workers did not work: {error}; try fewer --workers"
         ) from error
+
+
+def local_shape(options: params.Cluster) -> tuple[Budget, int]:
+    """The budget of a worker and the number of worker threads that a local cluster would have; none is started."""
+    import psutil
+    from dask.system import CPU_COUNT
+
+    workers, threads = options.workers or CPU_COUNT, options.threads or 1
+    share = psutil.virtual_memory().total * min(1.0, workers * threads / CPU_COUNT) / workers
+    limit = _bytes(options.memory_limit) if options.memory_limit else int(share)
+    return Budget(limit, threads), workers * threads
 
 
 def _bytes(text: str) -> int:
@@ -190,7 +247,9 @@ def _failure(title: str, future: Any) -> Exception:
             "give a higher --memory-limit or fewer --workers"
         )
     if isinstance(error, FutureCancelledError) or future.status == "cancelled":
-        return ClusterError(f"{title}: the cluster gave the work up ({error}); run again to go on from here")
+        lost = future.client.status != "running"
+        why = "the connection to the scheduler broke off" if lost else f"the cluster gave the work up ({error})"
+        return ClusterError(f"{title}: {why}; run again to go on from here")
     failure = ClusterError(f"{title}: a task failed: {type(error).__name__}: {error}; --debug shows where")
     failure.__cause__ = error
     return failure
@@ -198,11 +257,7 @@ def _failure(title: str, future: Any) -> Exception:
 
 def prepare_kernels(progress: Progress) -> None:
     """Compile what numba compiles, once a user and version, in a process of its own, before workers need it."""
-    folder = kernels.cache_folder()
-    os.environ.setdefault(kernels.VARIABLE, str(folder))  # workers inherit it
-    if kernels.stamp().exists():
-        return
-    progress.say(f"compiling kernels, once for this version, into {folder}")
-    done = subprocess.run([sys.executable, "-m", "recsys_dask.kernels"], capture_output=True, text=True)
-    if done.returncode:
-        raise ClusterError(f"compiling kernels into {folder} failed: {done.stderr.strip().splitlines()[-1:]}")
+    if not kernels.stamp().exists():
+        progress.say(f"compiling kernels, once for this version, into {kernels.cache_folder()}")
+    if fault := kernels.compile_once():
+        raise ClusterError(fault)

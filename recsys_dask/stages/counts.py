@@ -21,6 +21,8 @@ BYTES_PER_ROW = 400
 """Of a vocabulary's rows while its top is found: the table, its keys and the result."""
 
 BASE_BYTES = 20_000_000
+VOCABULARY_ROWS = 1 << 18
+"""As the ingest writes them."""
 
 
 def counts(
@@ -30,9 +32,7 @@ def counts(
     from dask import delayed
 
     largest = max(file.rows for item in params.ITEMS for file in store.entry(f"{item}s").files)
-    projected = cluster.budget.check(
-        "counts", (largest + 2 * options.top) * BYTES_PER_ROW + BASE_BYTES, ", or a lower --top"
-    )
+    projected = cluster.budget.check("counts", task_bytes(largest, options.top), ", or a lower --top")
     with cluster.measured() as so_far:
         work = [
             delayed(write_popular)(
@@ -48,6 +48,11 @@ def counts(
         sum(file.rows for file in files), sum(file.bytes for file in files), len(files), seconds, peak, projected
     )
     return entries, report
+
+
+def task_bytes(largest: int, top: int) -> int:
+    """What a task needs: a file of the vocabulary (at most `VOCABULARY_ROWS` rows) and twice the top."""
+    return (min(largest, VOCABULARY_ROWS) + 2 * top) * BYTES_PER_ROW + BASE_BYTES
 
 
 def write_popular(folder: Folder, item: str, paths: list[str], top: int, token: str) -> FileEntry:

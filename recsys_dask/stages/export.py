@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,9 +50,7 @@ def export(
     name = f"{prefix}{{}}{suffix}.{{}}".format
     methods = [method for method in MEASURES if f"similar_{item}_{method}" in store.manifest.tables]
     n_ids = store.entry(f"{item}s").rows + (store.entry("tracks").rows if options.rows and item == "artist" else 0)
-    projected = cluster.budget.check(
-        f"export of {n_ids:,} ids", n_ids * BYTES_PER_ID + BLOCK_PAIRS * BYTES_PER_PAIR + options.rows * ROWS_BYTES, ""
-    )
+    projected = cluster.budget.check(f"export of {n_ids:,} ids", task_bytes(n_ids, options.rows), "")
     with cluster.measured() as so_far:
         work: list[Any] = [delayed(write_counts)(store, item, out, f"{prefix}{item}_counts.csv")]
         if f"pairs_{item}_article" in store.manifest.tables:
@@ -70,6 +70,11 @@ def export(
         sum(one.rows for one in files), sum(one.bytes for one in files), len(files), seconds, peak, projected
     )
     return {f"export_{item}": TableEntry(files)}, report
+
+
+def task_bytes(n_ids: int, rows: bool) -> int:
+    """What the largest task needs: the ids and names, and a block of pairs or a file of the row table."""
+    return n_ids * BYTES_PER_ID + BLOCK_PAIRS * BYTES_PER_PAIR + rows * ROWS_BYTES
 
 
 def ids_by_code(store: Store, item: str, columns: Sequence[str] = ()) -> pa.Table:
@@ -93,6 +98,7 @@ def write_counts(store: Store, item: str, out: Folder, name: str) -> list[FileEn
 def write_pairs(store: Store, item: str, out: Folder, name: str, form: str) -> list[FileEntry]:
     """The task: the article's pairs in both directions, by both ids, with count and normalised count."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.csv
     import pyarrow.parquet as pq
 
@@ -107,7 +113,8 @@ def write_pairs(store: Store, item: str, out: Folder, name: str, form: str) -> l
     n = 0
     with out.writing(name) as file:
         if form == "csv":
-            options = pyarrow.csv.WriteOptions(quoting_style="none", include_header=False)
+            quoted = pc.any(pc.match_substring_regex(ids, '[",\r\n]')).as_py()  # never of slices
+            options = pyarrow.csv.WriteOptions(quoting_style="needed" if quoted else "none", include_header=False)
             file.write((",".join(schema.names) + "\n").encode())
             writer: Any = pyarrow.csv.CSVWriter(file, schema, write_options=options)
         else:
@@ -158,9 +165,14 @@ def _both_ways(
     return first[by_both], second[by_both], count[by_both]
 
 
+def word(id: str) -> str:
+    """An id as one word of a line: blanks, which ids of tables may hold, and % as in a URL (%20, %25)."""
+    return re.sub(r"[\s%]", lambda found: quote(found[0]), id)
+
+
 def write_similar(store: Store, item: str, method: str, out: Folder, names: Sequence[str]) -> list[FileEntry]:
     """The task: a line an item, `seed similar1 similar2 …`, best first, under each of some names."""
-    ids = np.array(ids_by_code(store, item)[f"{item}_id"].to_pylist(), object)
+    ids = np.array([word(one) for one in ids_by_code(store, item)[f"{item}_id"].to_pylist()], object)
     table = store.table(f"similar_{item}_{method}", ["item", "neighbour"])
     seed, neighbour = values(table["item"]), ids[values(table["neighbour"])]
     starts = np.flatnonzero(np.diff(seed, prepend=-1))

@@ -9,28 +9,30 @@ recode: each part's rows and playlists with the final codes -> the tables
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+import recsys_dask
 from recsys_dask import params
 from recsys_dask.arrow import int32, int64, values
 from recsys_dask.errors import Fault, bad_input
-from recsys_dask.formats import mpd
-from recsys_dask.formats.merge import Merged, check_pids, codes_of, forget_codes, merge_bucket, rank
-from recsys_dask.formats.parts import SCRATCH, PartInfo, decode_group, finished, group_key, n_distinct
+from recsys_dask.formats.append import first_pids, rank_onto, update_vocabulary
+from recsys_dask.formats.inputs import format_of
+from recsys_dask.formats.merge import Merged, check_pids, codes_of, forget_codes, merge_bucket, rank, vocabulary_table
+from recsys_dask.formats.parts import Decoded, PartInfo, decode_group, finished, group_key, n_distinct
 from recsys_dask.formats.vocabulary import keys
 from recsys_dask.runtime.budget import DECODE_EXPANSION
 from recsys_dask.runtime.clusters import Cluster
+from recsys_dask.schemas import of
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import FileEntry, InputFile, StageReport, TableEntry, fingerprint
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 KINDS = ("artists", "tracks")
+TABLES = ("playlists", "rows", *KINDS)
 BUCKET_BYTES = 1_000_000_000
 """Bytes of JSON a hash bucket of the vocabularies."""
 
@@ -45,9 +47,6 @@ RECODE_BYTES_PER_ROW = 90
 MERGE_BASE_BYTES = 40_000_000
 """Row groups, metadata and what else does not grow with the input."""
 
-GZIP_RATIO = 8
-"""How much a compressed slice is taken to grow, for sharing out the work."""
-
 PARTITION_ROWS = 1 << 19
 """Rows of a partition of the final tables, at most (a playlist is never split)."""
 
@@ -56,17 +55,27 @@ VOCABULARY_ROWS = 1 << 18
 
 
 def ingest(
-    cluster: Cluster, folder: Folder, inputs: Sequence[InputFile], options: params.Ingest, token: str
+    cluster: Cluster,
+    folder: Folder,
+    inputs: Sequence[InputFile],
+    options: params.Ingest,
+    token: str,
+    known: dict[str, TableEntry] | None = None,
 ) -> tuple[dict[str, TableEntry], StageReport, list[str]]:
-    """All tables of the input, written but not yet committed; and the files that were set aside."""
+    """All tables of the input, written but not yet committed; and the files that were set aside.
+
+    known: the tables of a store to which this input is appended.
+    """
     with cluster.measured() as so_far:
-        parts, faults, decoding = _decode(cluster, folder, inputs)
+        parts, faults, decoding = _decode(cluster, folder, inputs, options, token)
         if faults and options.on_bad_file == "stop":
             raise bad_input(faults, "mend or remove the file, or run with --on-bad-file skip")
-        merging = _check_memory(cluster, parts)
-        merged, codes, cuts = _merge(cluster, folder, parts)
-        entries = _finish(cluster, folder, token, parts, merged, codes, cuts)
-        folder.remove(*folder.names(SCRATCH))
+        merging = _check_memory(cluster, parts, known)
+        if parts or not known:
+            merged, codes, cuts = _merge(cluster, folder, parts, known)
+            entries = _finish(cluster, folder, token, parts, merged, codes, cuts, known)
+        else:
+            entries = {name: known[name] for name in TABLES}
         seconds, peak = so_far()
     report = StageReport(
         rows=entries["rows"].rows,
@@ -84,23 +93,28 @@ def ingest(
 # ---------------------------------------------------------------------------------------------------------- decode
 
 
-def _decode(cluster: Cluster, folder: Folder, inputs: Sequence[InputFile]) -> tuple[list[PartInfo], list[Fault], int]:
+def _decode(
+    cluster: Cluster, folder: Folder, inputs: Sequence[InputFile], options: params.Ingest, token: str
+) -> tuple[list[PartInfo], list[Fault], int]:
     """The parts of all inputs, those of an interrupted run among them; what was wrong; the projected memory."""
     from dask import delayed
 
-    n_buckets = _n_buckets(inputs)
-    known = set(inputs)
-    done = [found for found in finished(folder, n_buckets) if known.issuperset(found.files)]
-    left = sorted(known - {file for found in done for file in found.files})
-    groups = _groups(left, cluster.budget.part_bytes, cluster.n_threads)
+    n_buckets = n_buckets_for(inputs)
+    form = format_of(inputs)
+    reader = form.reader(form.settings(options), cluster.budget.spare_bytes)
+    name = _reader_name(inputs, options)
+    done = decoded_before(folder, inputs, options)
+    left = sorted(set(inputs) - {file for found in done for file in found.files})
+    groups = groups_of(left, cluster.budget.part_bytes, cluster.n_threads)
     work = [
         delayed(decode_group)(
             group,
-            mpd.read,
+            reader,
+            name,
             folder,
             cluster.budget.part_bytes,
             n_buckets,
-            dask_key_name=f"decode-{group_key(group, n_buckets)}",
+            dask_key_name=f"decode-{group_key(group, n_buckets, name, cluster.budget.part_bytes)}-{token}",
         )
         for group in groups
     ]
@@ -114,47 +128,64 @@ def _decode(cluster: Cluster, folder: Folder, inputs: Sequence[InputFile]) -> tu
     return sorted(parts, key=lambda part: (part.first_pid, part.name)), faults, projected
 
 
+def decoded_before(folder: Folder, inputs: Sequence[InputFile], options: params.Ingest) -> list[Decoded]:
+    """What interrupted runs decoded of these inputs, in scratch."""
+    whole = format_of(inputs).whole
+    return finished(folder, n_buckets_for(inputs), _reader_name(inputs, options), inputs, whole)
+
+
+def _reader_name(inputs: Sequence[InputFile], options: params.Ingest) -> str:
+    """Tells parts that another reader, other settings or another version made."""
+    form = format_of(inputs)
+    return fingerprint(form.name, form.settings(options), recsys_dask.__version__)
+
+
 def decode_bytes(groups: Sequence[Sequence[InputFile]], part_bytes: int) -> int:
     """What a decoding task needs at most: a part, and the file that made it full."""
-    return DECODE_EXPANSION * min(max(map(_size, groups), default=0), 2 * part_bytes)
+    return DECODE_EXPANSION * min(max(map(size_of, groups), default=0), 2 * part_bytes)
 
 
-def _check_memory(cluster: Cluster, parts: Sequence[PartInfo]) -> int:
+def _check_memory(cluster: Cluster, parts: Sequence[PartInfo], known: dict[str, TableEntry] | None) -> int:
     """The projected memory of merging and recoding. Raises `BudgetError` where it does not fit."""
-    ids = {kind: n_distinct(parts, kind) * DISTINCT_MARGIN for kind in KINDS}
+    ids = {kind: int(n_distinct(parts, kind) * DISTINCT_MARGIN) + (known[kind].rows if known else 0) for kind in KINDS}
     n_buckets = len(parts[0].buckets["tracks"]) - 1 if parts else 1
-    largest = max((part.n_rows for part in parts), default=0)
-    merge = ids["tracks"] / n_buckets * MERGE_BYTES_PER_ID
-    rank_ = ids["tracks"] * RANK_BYTES_PER_ID
-    recode_ = (
-        sum(ids.values()) * CODE_BYTES_PER_ID
-        + min(largest + PARTITION_ROWS, sum(part.n_rows for part in parts)) * RECODE_BYTES_PER_ROW
-    )
-    needed = (
-        int(max(merge, rank_, recode_, min(ids["tracks"], VOCABULARY_ROWS) * MERGE_BYTES_PER_ID)) + MERGE_BASE_BYTES
-    )
-    return cluster.budget.check(f"ingest of {sum(ids.values()):,.0f} ids", needed, "")
+    n_rows = [part.n_rows for part in parts]
+    needed = merge_bytes(ids, n_buckets, min(max(n_rows, default=0) + PARTITION_ROWS, sum(n_rows)))
+    return cluster.budget.check(f"ingest of {sum(ids.values()):,} ids", needed, "")
 
 
-def _n_buckets(inputs: Sequence[InputFile]) -> int:
-    return max(1, -(-_size(inputs) // BUCKET_BYTES))
+def merge_bytes(ids: dict[str, int], n_buckets: int, rows: int) -> int:
+    """What the largest task behind decoding needs: `ids` a kind, a final partition of `rows` rows."""
+    merge = ids["tracks"] // n_buckets * MERGE_BYTES_PER_ID
+    ranking = ids["tracks"] * RANK_BYTES_PER_ID
+    recoding = sum(ids.values()) * CODE_BYTES_PER_ID + rows * RECODE_BYTES_PER_ROW
+    writing = min(ids["tracks"], VOCABULARY_ROWS) * MERGE_BYTES_PER_ID
+    return max(merge, ranking, recoding, writing) + MERGE_BASE_BYTES
 
 
-def _size(files: Sequence[InputFile]) -> int:
-    return sum(file.bytes * (GZIP_RATIO if file.path.endswith(".gz") else 1) for file in files)
+def n_buckets_for(inputs: Sequence[InputFile]) -> int:
+    return max(1, -(-size_of(inputs) // BUCKET_BYTES))
 
 
-def _groups(files: Sequence[InputFile], part_bytes: int, n_threads: int) -> list[list[InputFile]]:
-    """Files in groups of about a part each; smaller where there would be too few to share out evenly."""
-    aim = min(part_bytes, -(-_size(files) // (4 * n_threads)))
+def size_of(files: Sequence[InputFile]) -> int:
+    """About the bytes of JSON that slices of the same content would have."""
+    return sum(file.bytes * format_of([file]).growth(file.path) for file in files)
+
+
+def groups_of(files: Sequence[InputFile], part_bytes: int, n_threads: int) -> list[list[InputFile]]:
+    """Files in groups of about a part each; smaller where there would be too few to share out evenly. Those of a
+    format that reads them as a whole make one group."""
+    if files and format_of(files).whole:
+        return [list(files)]
+    aim = min(part_bytes, -(-size_of(files) // (4 * n_threads)))
     groups: list[list[InputFile]] = []
     size = aim
     for file in files:
-        if size + _size([file]) / 2 > aim:
+        if not groups or size + size_of([file]) / 2 > aim:
             groups.append([])
             size = 0
         groups[-1].append(file)
-        size += _size([file])
+        size += size_of([file])
     return groups
 
 
@@ -162,7 +193,7 @@ def _groups(files: Sequence[InputFile], part_bytes: int, n_threads: int) -> list
 
 
 def _merge(
-    cluster: Cluster, folder: Folder, parts: Sequence[PartInfo]
+    cluster: Cluster, folder: Folder, parts: Sequence[PartInfo], known: dict[str, TableEntry] | None
 ) -> tuple[dict[str, list[Merged]], dict[str, list[Any]], list[int]]:
     """Per kind the merged buckets and, a bucket, its ids' codes (kept on the workers); and the pids at which the
     final partitions start. Raises `InputError` for a pid in two files."""
@@ -178,18 +209,24 @@ def _merge(
         for bucket in range(n_buckets)
     ]
     check = delayed(check_pids)(
-        folder, shared, _partition_rows(parts, cluster.n_threads), dask_key_name=f"check_pids-{name}"
+        folder,
+        shared,
+        _partition_rows(parts, cluster.n_threads),
+        known["playlists"].files if known else [],
+        dask_key_name=f"check_pids-{name}",
     )
     *merged, (twice, cuts) = cluster.compute("merge", [*work, check])
     if twice:
         raise bad_input([Fault(*one) for one in twice], "remove one of the two files")
     by_kind = {"artists": merged[:n_buckets], "tracks": merged[n_buckets:]}
-    codes = {
-        kind: delayed(rank, nout=n_buckets)(
-            folder, kind, by_kind[kind], words[kind], dask_key_name=f"rank-{kind}-{name}"
-        )
-        for kind in KINDS
-    }
+    codes = {}
+    for kind in KINDS:
+        key = f"rank-{kind}-{name}"
+        if known:
+            work = [delayed(rank_onto)(folder, kind, by_kind[kind], known[kind].files, dask_key_name=key)]
+            (codes[kind],) = cluster.persist(work)
+        else:
+            codes[kind] = delayed(rank)(folder, kind, by_kind[kind], words[kind], dask_key_name=key)
     return by_kind, codes, cuts
 
 
@@ -209,11 +246,15 @@ def _finish(
     merged: dict[str, list[Merged]],
     codes: dict[str, Any],
     cuts: Sequence[int],
+    known: dict[str, TableEntry] | None,
 ) -> dict[str, TableEntry]:
     from dask import delayed
 
     work = []
     for kind in KINDS:
+        if known:
+            work += _updates(cluster, folder, token, kind, parts, merged[kind], codes, known)
+            continue
         n = sum(one.rows for one in merged[kind])
         for number, start in enumerate(range(0, max(n, 1), VOCABULARY_ROWS)):
             work.append(
@@ -239,14 +280,53 @@ def _finish(
             )
         )
     results = cluster.compute("recode", work, lambda files: files[-1].rows, "rows")
-    cluster.client.run(forget_codes)
+    cluster.client.run(forget_codes, on_error="ignore")
     vocabulary = [files[0] for files in results[:n_vocabulary]]
+    before: dict[str, list[FileEntry]] = {name: known[name].files if known else [] for name in ("playlists", "rows")}
     return {
         "artists": TableEntry([file for file in vocabulary if file.path.startswith("tables/artists/")]),
         "tracks": TableEntry([file for file in vocabulary if file.path.startswith("tables/tracks/")]),
-        "playlists": TableEntry([files[0] for files in results[n_vocabulary:]]),
-        "rows": TableEntry([files[1] for files in results[n_vocabulary:]]),
+        "playlists": TableEntry(before["playlists"] + [files[0] for files in results[n_vocabulary:]]),
+        "rows": TableEntry(before["rows"] + [files[1] for files in results[n_vocabulary:]]),
     }
+
+
+def _updates(
+    cluster: Cluster,
+    folder: Folder,
+    token: str,
+    kind: str,
+    parts: Sequence[PartInfo],
+    merged: Sequence[Merged],
+    codes: dict[str, Any],
+    known: dict[str, TableEntry],
+) -> list[Any]:
+    """The tasks that bring a vocabulary up to date, one a partition of it."""
+    from dask import delayed
+
+    (of_bucket,) = cluster.compute("append", [codes[kind]])
+    n_known = known[kind].rows
+    n = max([n_known - 1, *(int(one.max()) for one in of_bucket if len(one))]) + 1
+    last = max(int(tables.column_range(folder, file.path, "pid")[1]) for file in known["playlists"].files if file.rows)
+    first = None
+    if min(part.first_pid for part in parts) < last:
+        first = delayed(first_pids)(folder, kind, known["rows"].files, n_known, dask_key_name=f"first-{kind}-{token}")
+    return [
+        delayed(update_vocabulary)(
+            folder,
+            token,
+            kind,
+            number,
+            (start, min(start + VOCABULARY_ROWS, n)),
+            known[kind].files,
+            merged,
+            codes[kind],
+            codes["artists"],
+            first,
+            dask_key_name=f"write-{kind}-{number}-{token}",
+        )
+        for number, start in enumerate(range(0, n, VOCABULARY_ROWS))
+    ]
 
 
 def write_vocabulary(
@@ -260,31 +340,19 @@ def write_vocabulary(
     artists_ranked: Any,
 ) -> list[FileEntry]:
     """The task: the rows of `artists` or `tracks` whose codes are in `span`. `artists_ranked` is only waited for."""
-    import pyarrow as pa
-
     pieces, places = [], []
     for one, of_bucket in zip(merged, codes, strict=True):
         start, end = np.searchsorted(of_bucket, span).tolist()
         if start < end:
             pieces.append(tables.read_span(folder, one.path, start, end))
             places.append(of_bucket[start:end])
-    item = kind[:-1]
     if not pieces:
-        from recsys_dask.schemas import of
-
         return [tables.write_part(folder, kind, token, number, of(kind).arrow().empty_table())]
     place = np.concatenate(places)
     by_code = np.argsort(place)
-    table = pa.concat_tables(pieces).take(int64(by_code))
-    columns: dict[str, Any] = {item: int32(place[by_code])}
-    columns |= {f"{item}_id": table["id"], f"{item}_name": table["name"]}
-    if kind == "tracks":
-        artists = codes_of(folder, "artists", token)
-        columns["artist"] = int32(artists.find(keys(table["artist_id"], artists.words)))
-        columns |= {name: table[name] for name in ("album_id", "duration_ms")}
-    columns |= {name: table[name] for name in ("n_mentions", "n_playlists")}
-    entry = tables.write_part(folder, kind, token, number, pa.table(columns), compression="zstd", use_dictionary=False)
-    return [entry]
+    merged_rows = pa.concat_tables(pieces).take(int64(by_code))
+    table = vocabulary_table(folder, token, kind, merged_rows, place[by_code])
+    return [tables.write_part(folder, kind, token, number, table, compression="zstd", use_dictionary=False)]
 
 
 def recode(
@@ -297,10 +365,6 @@ def recode(
     ranked: Any,
 ) -> list[FileEntry]:
     """The task: playlists and rows with start ≤ pid < end, by pid, with final codes. `ranked` is only waited for."""
-    import pyarrow as pa
-
-    from recsys_dask.schemas import of
-
     index = {kind: codes_of(folder, kind, token) for kind in KINDS}
     found: dict[str, list[pa.Table]] = {"playlists": [of("playlists").arrow().empty_table()], "rows": []}
     for part in parts:

@@ -12,7 +12,8 @@ from recsys_dask.arrow import bools, float64, int32, values
 from recsys_dask.cooccurrence.best import BYTES_PER_PLACE, Best, empty, merge, offer
 from recsys_dask.cooccurrence.measures import MEASURES, Counts, Measure, from_fixed
 from recsys_dask.formats.vocabulary import string_order
-from recsys_dask.runtime.clusters import SPLIT_EVERY, Cluster, tree
+from recsys_dask.runtime.budget import SPLIT_EVERY
+from recsys_dask.runtime.clusters import Cluster, tree
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import FileEntry, StageReport, TableEntry, fingerprint
@@ -39,8 +40,7 @@ def similar(
     n_items = store.entry(f"pair_items_{item}_{view}").rows
     files = [file.path for file in store.entry(f"pairs_{item}_{view}").files]
     shares = [files[at :: 2 * cluster.n_threads] for at in range(min(len(files), 2 * cluster.n_threads))]
-    together = n_items * options.best * BYTES_PER_PLACE * len(names)
-    needed = together * (min(len(shares), SPLIT_EVERY) + 2) + BLOCK_PAIRS * BYTES_PER_BLOCK_PAIR + BASE_BYTES
+    needed = task_bytes(n_items, options.best, len(names), len(shares))
     projected = cluster.budget.check(
         f"similarities of {n_items:,} items by {len(names)} measures",
         needed,
@@ -76,6 +76,12 @@ def similar(
         )
         for name, file in zip(names, made, strict=True)
     }
+
+
+def task_bytes(n_items: int, best: int, n_measures: int, n_shares: int) -> int:
+    """What a node of the tree needs at most: the best of its inputs, their sum, and while scoring a block of pairs."""
+    together = n_items * best * BYTES_PER_PLACE * n_measures
+    return together * (min(n_shares, SPLIT_EVERY) + 2) + BLOCK_PAIRS * BYTES_PER_BLOCK_PAIR + BASE_BYTES
 
 
 def floor(store: Store, options: params.Similar) -> tuple[str, float]:

@@ -1,19 +1,38 @@
-"""Folders and files anywhere fsspec reaches. A file appears whole under its final name, or not at all."""
+"""Folders and files anywhere fsspec reaches. A file appears whole under its final name, or not at all.
+
+Who repeats what on S3: botocore a request that got 500, 502, 503, 504 or no connection, 4 times with growing waits
+(AWS_MAX_ATTEMPTS and AWS_RETRY_MODE say otherwise); s3fs, above it, one without an answer for 15 s, a body that broke
+off, and SlowDown, 5 times. Nothing here repeats anything on top: what still fails stops the run, which goes on from
+there when it is started again.
+"""
 
 from __future__ import annotations
 
+import base64
 import contextlib
-import io
+import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import IO, Any
+from urllib.parse import unquote
 
 import xxhash
 
 from recsys_dask.errors import InputError, StoreError
+
+BLOCK_BYTES = 1 << 24
+"""Of a file that is written to an object store, what is held in memory: a larger one is uploaded in parts."""
+
+CREDENTIALS = "RECSYS_DASK_CREDENTIALS"
+"""The environment variable that takes credentials of URLs to worker processes: JSON, protocol://host to both words."""
+
+
+Guard = Callable[[], contextlib.AbstractContextManager[None]]
+"""Turns what goes wrong with a file that is being written into a `StoreError` that names it."""
 
 
 class Checked:
@@ -21,20 +40,22 @@ class Checked:
 
     closed = False
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: IO[bytes], guard: Guard):
         self._file = file
+        self._guard = guard
         self._hash = xxhash.xxh3_128()
         self.bytes = 0
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         self._hash.update(view)
-        self._file.write(view)
+        with self._guard():
+            self._file.write(view)
         self.bytes += len(view)
         return len(view)
 
     def flush(self) -> None:
-        self._file.flush()
+        """Nothing: a file counts when it is whole."""
 
     def close(self) -> None:
         """Nothing: who opened the file closes it."""
@@ -49,33 +70,159 @@ def checksum(data: bytes | memoryview) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
+# ------------------------------------------------------------------------------------------------------ credentials
+
+_URL = re.compile(r"(\b[a-zA-Z][\w+.-]*)://([^\s'\"]+)")
+
+
+def _user_info(protocol: str, behind: str) -> tuple[str, str]:
+    """What is behind `protocol://`, cut into user:secret (or nothing) and the rest.
+
+    A name alone is no secret (sftp://me@host) and may be part of the place (abfs://container@account), save over
+    HTTP, where it may be a token. A secret may hold a raw slash, as those of S3 do.
+    """
+    host = behind.partition("/")[0]
+    info, at, _ = host.rpartition("@")
+    if at and (":" in info or protocol in ("http", "https")):
+        return info, behind[len(info) + 1 :]
+    if ":" in host and not re.fullmatch(r"[^:]*:\d*|.*\]|.*\]:\d*", host):
+        info, at, rest = behind.partition("@")
+        if at:
+            return info, rest
+    return "", behind
+
+
+def masked(text: str) -> str:
+    """A text without the credentials that URLs in it may hold: what is shown, logged and stored."""
+    return _URL.sub(lambda found: f"{found[1]}://{_user_info(found[1], found[2])[1]}", text)
+
+
+def _kept() -> dict[str, list[str]]:
+    return dict(json.loads(os.environ.get(CREDENTIALS) or "{}"))
+
+
+def keep_credentials(url: str) -> str:
+    """The URL without its credentials, which this process, and workers that it starts later, know from now on."""
+
+    def keep(found: re.Match[str]) -> str:
+        info, rest = _user_info(found[1], found[2])
+        if info:
+            user, _, secret = info.partition(":")
+            known = _kept() | {f"{found[1]}://{rest.partition('/')[0]}": [unquote(user), unquote(secret)]}
+            os.environ[CREDENTIALS] = json.dumps(known)
+        return f"{found[1]}://{rest}"
+
+    return _URL.sub(keep, url) if "@" in url else url
+
+
+def _options(url: str) -> dict[str, dict[str, Any]]:
+    """What fsspec is told of each protocol in a URL: credentials that came with a URL of the same host."""
+    options: dict[str, dict[str, Any]] = {}
+    if known := _kept():
+        for protocol, behind in _URL.findall(url):
+            user, secret = known.get(f"{protocol}://{behind.partition('/')[0]}", ("", ""))
+            if not user:
+                continue
+            if protocol in ("s3", "s3a"):
+                options[protocol] = {"key": user, "secret": secret}
+            elif protocol in ("http", "https"):
+                basic = base64.b64encode(f"{user}:{secret}".encode()).decode()
+                options[protocol] = {"client_kwargs": {"headers": {"Authorization": f"Basic {basic}"}}}
+            else:
+                options[protocol] = {"username": user, "password": secret}
+    return options
+
+
+# ----------------------------------------------------------------------------------------------------------- places
+
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
+"""Protocols whose package an extra of ours brings."""
+
+_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure", "adlfs", "paramiko", "requests")
+"""Whose exceptions mean that a place did not answer as it should, though they are no `OSError`."""
+
+
+def reason(error: BaseException) -> str:
+    """Why a place cannot be read or written, in one line and without credentials."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        text += "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, on every worker"
+    if text == "Forbidden":  # all that an answer without a body says
+        text += ": wrong credentials, or without the rights for this"
+    return masked(" ".join(text.split()))
+
+
+@contextlib.contextmanager
+def os_errors() -> Iterator[None]:
+    """Errors of the libraries that reach a place become the `OSError` that a local file would give."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] in _LIBRARIES:
+            raise OSError(reason(error)) from error
+        raise
+
+
 def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path in it.
 
-    Credentials come from the environment or fsspec's own configuration on every machine: they are never part of a
-    task. Raises `InputError` for a protocol that is unknown or whose package is missing.
+    Credentials come from the environment or fsspec's own configuration on every machine, or from the URL; they are
+    never part of a task. Nothing is cached of what a place lists, since others write there too. Raises `InputError`
+    for a protocol that is unknown or whose package is missing.
     """
     import fsspec
 
+    url = keep_credentials(url)
     try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"{url}: {error}") from None
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **_options(url))
+    except ImportError as error:
+        extra = _EXTRAS.get(url.partition("://")[0])
+        fix = f"pip install recsys-dask[{extra}]" if extra else str(error)
+        raise InputError(f"{url}: its package is not installed: {fix}") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{url}: {reason(error)}") from None
     return fs, path
+
+
+def prefix(url: str, path: str, fs: Any) -> str | None:
+    """What stands before a path of `fs` in a URL: `s3://`, `sftp://host`; None where it cannot be told."""
+    url, path = url.rstrip("/"), path.rstrip("/")
+    return url[: len(url) - len(path)] if path and url.endswith(path) else None
+
+
+_MAGIC = frozenset("*?[")
+"""What fsspec takes for a pattern where it takes several paths."""
+
+
+def checksum_of(folder: Folder, name: str) -> tuple[int, str]:
+    """Length and checksum of a file, read a block at a time. Raises `OSError`."""
+    found, n = xxhash.xxh3_128(), 0
+    with folder.open(name) as file:
+        while block := file.read(BLOCK_BYTES):
+            found.update(block)
+            n += len(block)
+    return n, found.hexdigest()
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A place for files, named by its URL or path; picklable, so that a task can open the same place."""
+    """A place for files, named by its URL or path; picklable, so that a task can open the same place.
+
+    `url` is without credentials, whatever it was made from.
+    """
 
     url: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", keep_credentials(self.url))
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
         return filesystem(self.url)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Folder, (self.url,)
+        # A worker's working folder may be another.
+        return Folder, (self.path("") if self.is_local else self.url,)
 
     @property
     def fs(self) -> Any:
@@ -93,18 +240,24 @@ class Folder:
 
     def full(self, name: str) -> str:
         """The same with its protocol: what other libraries open."""
-        return self.path(name) if self.is_local else self.fs.unstrip_protocol(self.path(name))
+        path = self.path(name)
+        if self.is_local:
+            return path
+        before = prefix(self.url, self._place[1], self.fs)
+        return str(self.fs.unstrip_protocol(path)) if before is None else before + path
 
     def exists(self, name: str = "") -> bool:
-        self.fs.invalidate_cache()
-        return bool(self.fs.exists(self.path(name)))
+        with os_errors():
+            return bool(self.fs.exists(self.path(name)))
 
     def read(self, name: str) -> bytes:
-        return bytes(self.fs.cat_file(self.path(name)))
+        """A whole file. Raises `OSError`, `FileNotFoundError` among them."""
+        with os_errors():
+            return bytes(self.fs.cat_file(self.path(name)))
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        with self.fs.open(self.path(name), "rb") as file:
+        with os_errors(), self.fs.open(self.path(name), "rb") as file:
             yield file
 
     def write(self, name: str, data: bytes | memoryview) -> None:
@@ -116,50 +269,106 @@ class Folder:
     def writing(self, name: str) -> Iterator[Checked]:
         """A file to be written from front to back; it is in place when the block ends without an error.
 
-        Locally a file of a unique temporary name is renamed; an object store shows an object only when it is whole.
+        Locally a file of a unique temporary name is renamed. An object store shows an object only when it is whole:
+        a small one is put at once, a larger one uploaded in parts that are given up on an error.
         """
-        path = self.path(name)
+        guard = partial(self._guarded, name)
+        with guard():
+            file, finish, give_up = _local(self.path(name)) if self.is_local else _remote(self.fs, self.path(name))
+        checked = Checked(file, guard)
         try:
-            if self.is_local:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                temporary = f"{path}.{secrets.token_hex(6)}.tmp"
-                try:
-                    with open(temporary, "wb") as file:
-                        yield Checked(file)
-                    os.replace(temporary, path)
-                except BaseException:
-                    with contextlib.suppress(OSError):
-                        os.unlink(temporary)
-                    raise
-            else:
-                buffer = io.BytesIO()
-                yield Checked(buffer)
-                self.fs.pipe_file(path, buffer.getvalue())
+            yield checked
+            with guard():
+                finish()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                give_up()
+            raise
+
+    @contextlib.contextmanager
+    def _guarded(self, name: str) -> Iterator[None]:
+        try:
+            with os_errors():
+                yield
         except OSError as error:
-            reason = error.strerror or str(error)
             raise StoreError(
-                f"{self.full(name)}: cannot be written: {reason}; make room or get rights there, then run again"
+                f"{self.full(name)}: cannot be written: {reason(error)}; make room or get rights there, then run again"
             ) from None
 
-    def names(self, under: str = "") -> list[str]:
-        """Every file below, relative to this folder, sorted."""
+    def names(self, under: str = "", depth: int | None = None) -> list[str]:
+        """Every file below, `depth` folders deep, relative to this folder, sorted."""
+        return sorted(self.sizes(under, depth))
+
+    def sizes(self, under: str = "", depth: int | None = None) -> dict[str, int]:
+        """The same with each file's bytes."""
         root = self.path("").rstrip("/")
-        self.fs.invalidate_cache()
         try:
-            found = self.fs.find(self.path(under))
+            with os_errors():
+                found = self.fs.find(self.path(under), maxdepth=depth, detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(path[len(root) + 1 :] for path in found)
+            return {}
+        except OSError as error:
+            raise StoreError(f"{self.full(under)}: cannot be listed: {reason(error)}; get rights there") from None
+        return {path[len(root) + 1 :]: int(info.get("size") or 0) for path, info in found.items()}
 
     def remove(self, *names: str) -> None:
-        """Take files away; one that is gone already is no error."""
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                self.fs.rm_file(self.path(name))
+        """Take files away; one that is gone already is no error. Raises `StoreError`."""
+        try:
+            with os_errors():
+                if self.is_local or len(names) == 1 or not _MAGIC.isdisjoint(self.path("")):
+                    for name in names:
+                        with contextlib.suppress(FileNotFoundError):
+                            self.fs.rm_file(self.path(name))
+                elif names:
+                    # One request takes away a thousand objects.
+                    self.fs.rm([self.path(name) for name in names])
+        except FileNotFoundError:
+            for name in names:  # somewhere that one which is gone stops the others
+                self.remove(name)
+        except OSError as error:
+            raise StoreError(f"{self.url}: {names[0]} cannot be removed: {reason(error)}; get rights there") from None
 
-    def remove_empty_folders(self) -> None:
-        """Local folders left without a file."""
+    def remove_empty_folders(self, under: str) -> None:
+        """A local folder and those in it, as far as they are left without a file."""
         if self.is_local:
-            for folder, _, _ in os.walk(self.path(""), topdown=False):
+            for folder, _, _ in os.walk(self.path(under), topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
+
+
+Opened = tuple[IO[bytes], Callable[[], None], Callable[[], None]]
+"""A file to write, how it comes into place, and how it goes away instead."""
+
+
+def _local(path: str) -> Opened:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{secrets.token_hex(6)}.tmp"
+    file = open(temporary, "wb")  # noqa: SIM115 - closed by one of the two below
+
+    def finish() -> None:
+        file.close()
+        os.replace(temporary, path)
+
+    def give_up() -> None:
+        with contextlib.suppress(OSError):
+            file.close()  # a full disk fails here again
+        os.unlink(temporary)
+
+    return file, finish, give_up
+
+
+def _remote(fs: Any, path: str) -> Opened:
+    try:
+        file = fs.open(path, "wb", block_size=BLOCK_BYTES)
+    except NotImplementedError:
+        raise OSError("this kind of place can only be read") from None
+
+    def give_up() -> None:
+        # An upload that is given up is never seen; one that cannot even be given up (no rights, no connection) is
+        # not seen either, but takes room until the bucket's own rules for unfinished uploads clear it away.
+        try:
+            file.discard()
+        finally:
+            file.closed = True  # else the garbage collector would close it, that is, commit it
+
+    return file, file.close, give_up

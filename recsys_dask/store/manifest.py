@@ -11,7 +11,7 @@ import msgspec
 import recsys_dask
 from recsys_dask.errors import StoreError
 from recsys_dask.schemas import STORE_FORMAT
-from recsys_dask.store.files import Checked, Folder
+from recsys_dask.store.files import Checked, Folder, reason
 
 NAME = "manifest.json"
 
@@ -52,11 +52,16 @@ class StageReport(msgspec.Struct):
 
 
 class StageEntry(msgspec.Struct):
+    """A finished stage. made_from: the fingerprints, when it was made, of the stages that it reads; lineage: of an
+    ingest, the fingerprints before slices were appended, each with the number of files that `rows` had then."""
+
     fingerprint: str
     params: dict[str, Any]
     tables: list[str]
     report: StageReport
     finished_at: str
+    made_from: dict[str, str] = {}
+    lineage: dict[str, int] = {}
 
 
 class InputFile(msgspec.Struct, frozen=True, order=True):
@@ -91,7 +96,7 @@ def load(folder: Folder) -> Manifest | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f"{folder.full(NAME)}: cannot be read: {error}") from None
+        raise StoreError(f"{folder.full(NAME)}: cannot be read: {reason(error)}") from None
     try:
         head = json.loads(data)
         made = head["format"], head["package"]

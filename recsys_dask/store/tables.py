@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recsys_dask import schemas
 from recsys_dask.errors import StoreError
 from recsys_dask.store import manifest as manifests
-from recsys_dask.store.files import Folder
+from recsys_dask.store.files import Folder, os_errors, reason
 from recsys_dask.store.manifest import FileEntry, Manifest, entry_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def write_part(folder: Folder, name: str, token: str, number: int, table: pa.Tab
     wanted = schemas.of(name).arrow()
     if not table.schema.equals(wanted):
         table = table.select(wanted.names).cast(wanted)
+    # Readers of Parquet find an altered page by its checksum.
+    options["write_page_checksum"] = True
     return write_file(folder, f"tables/{name}/{token}-{number:05d}.parquet", table, **options)
 
 
@@ -57,22 +60,40 @@ def write_groups(folder: Folder, path: str, groups: Sequence[pa.Table], **option
             writer.write_table(group, row_group_size=max(group.num_rows, 1))
 
 
-def open_parquet(folder: Folder, path: str) -> Any:
-    """A `pyarrow.parquet.ParquetFile`, memory-mapped where the folder is local. Close it."""
+@contextlib.contextmanager
+def open_parquet(folder: Folder, path: str) -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetFile`, memory-mapped where the folder is local.
+
+    Raises `StoreError` naming the file for one that is missing or damaged, when it is opened and while it is read.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if folder.is_local:
-        return pq.ParquetFile(folder.path(path), memory_map=True)
-    return pq.ParquetFile(folder.fs.open(folder.path(path), "rb"), pre_buffer=True)
+    try:
+        with os_errors(), contextlib.ExitStack() as opened:
+            if folder.is_local:
+                file = pq.ParquetFile(folder.path(path), memory_map=True, page_checksum_verification=True)
+            else:
+                raw = opened.enter_context(folder.fs.open(folder.path(path), "rb"))
+                file = pq.ParquetFile(raw, pre_buffer=True, page_checksum_verification=True)
+            yield opened.enter_context(file)
+    except FileNotFoundError:
+        raise StoreError(f"{folder.full(path)}: is missing; {_remedy(folder, path)}") from None
+    except (pa.ArrowException, OSError) as error:
+        why = reason(error).rstrip(".")
+        raise StoreError(f"{folder.full(path)}: cannot be read ({why}); {_remedy(folder, path)}") from None
+
+
+def _remedy(folder: Folder, path: str) -> str:
+    if path.startswith("scratch/"):
+        return f"remove {folder.full('scratch')}, then run again"
+    return f"find out what else is damaged, and what to do, with: recsys-dask check {folder.url}"
 
 
 def read_file(folder: Folder, path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One whole Parquet file, in the calling thread."""
-    try:
-        with open_parquet(folder, path) as file:
-            return file.read(columns=list(columns) if columns else None, use_threads=False)
-    except FileNotFoundError:
-        raise StoreError(f"{folder.full(path)}: is missing; run the stage again with --rebuild") from None
+    with open_parquet(folder, path) as file:
+        return file.read(columns=list(columns) if columns else None, use_threads=False)
 
 
 def read_span(folder: Folder, path: str, start: int, end: int) -> pa.Table:
@@ -101,6 +122,14 @@ def read_where(folder: Folder, path: str, column: str, low: int, high: int | Non
         return file.read_row_groups(groups, use_threads=False)
 
 
+def column_range(folder: Folder, path: str, column: str) -> tuple[Any, Any]:
+    """The least and the greatest value of a column of a Parquet file that has some, from its statistics."""
+    with open_parquet(folder, path) as file:
+        place = file.schema_arrow.get_field_index(column)
+        seen = [file.metadata.row_group(number).column(place).statistics for number in range(file.num_row_groups)]
+        return min(one.min for one in seen), max(one.max for one in seen)
+
+
 def batches(folder: Folder, paths: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
     """Some Parquet files of a table, at most `rows` rows at a time."""
     for path in paths:
@@ -121,7 +150,7 @@ class Store:
         folder = Folder(str(url))
         manifest = manifests.load(folder)
         if manifest is None:
-            raise StoreError(f"{url}: no store here; make one with: recsys-dask run INPUT {url}")
+            raise StoreError(f"{folder.url}: no store here; make one with: recsys-dask run INPUT {folder.url}")
         return cls(folder, manifest)
 
     @classmethod
@@ -137,6 +166,14 @@ class Store:
         except KeyError:
             there = ", ".join(sorted(self.manifest.tables)) or "nothing yet"
             raise StoreError(f"{self.folder.url}: has no table {name}; it holds {there}") from None
+
+    def lost(self) -> set[str]:
+        """Files that the manifest lists and that are not there, or not as long as they were written."""
+        entries = [file for table in self.manifest.tables.values() for file in table.files]
+        there: dict[str, int] = {}
+        for folder in sorted({file.path.partition("/")[0] for file in entries}):
+            there |= self.folder.sizes(folder)
+        return {file.path for file in entries if there.get(file.path) != file.bytes}
 
     def files(self, name: str) -> list[str]:
         """Full paths of a table's files, in the table's order: for pandas, polars, duckdb or dask to read."""
