@@ -121,9 +121,7 @@ def _plan(function: Callable[..., Any], given: dict[str, Any]) -> None:
     source, store = given.pop("source"), given.pop("store")
     click.echo("stage                  tasks  memory a worker MB   disk MB")
     for one in function(source, store, **given):
-        click.echo(
-            f"{one.stage:20s} {one.tasks:7,d} {one.memory_bytes / 1e6:19,.0f} {one.disk_bytes / 1e6:9,.0f}"
-        )
+        click.echo(f"{one.stage:20s} {one.tasks:7,d} {one.memory_bytes / 1e6:19,.0f} {one.disk_bytes / 1e6:9,.0f}")
 
 
 @_command("ingest", [SOURCE, STORE])

@@ -200,7 +200,7 @@ NOTHING: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing file": (lambda folder: folder / "mpd.slice.0-999.json", r"no such file or folder"),
     "empty folder": (lambda folder: write(folder / "in", {}), r"in: an empty folder"),
     "no json": (
-        lambda folder: write(folder / "in", {"a.txt": b"", "b.csv": b""}),
+        lambda folder: write(folder / "in", {"a.txt": b"", "b.md": b""}),
         r"in: 2 files, none of them \*\.json",
     ),
     "only deeper": (lambda folder: write(folder / "in" / "deeper", {"a.json": b"{}"}).parent, r"in: an empty folder"),

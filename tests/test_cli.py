@@ -41,8 +41,8 @@ def cli(client, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     real = clusters.connect
 
     @contextlib.contextmanager
-    def connect(options: params.Cluster, _: Any = None, progress: Any = None) -> Iterator[clusters.Cluster]:
-        with real(params.Cluster(), client, progress) as made:
+    def connect(options: params.Cluster, _: Any, progress: Any, *rest: Any) -> Iterator[clusters.Cluster]:
+        with real(params.Cluster(), client, progress, *rest) as made:
             if progress:
                 progress.say("dashboard: of the session")
             yield made

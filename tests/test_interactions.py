@@ -381,6 +381,19 @@ def test_one_format_an_input(tmp_path):
     assert len(find(tmp_path)) == 1
 
 
+def test_links(tmp_path):
+    strategies.write_slices(tmp_path / "elsewhere", [], 1)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.json").symlink_to(tmp_path / "elsewhere/mpd.slice.0-999.json")
+    (folder / "b.json").symlink_to(tmp_path / "nowhere")
+    (folder / "c.json").symlink_to(tmp_path / "elsewhere")
+    for source in (folder, folder / "*.json"):
+        a, b = find(source)
+        assert (a.path, b.path) == (str(folder / "a.json"), str(folder / "b.json"))
+        assert a.bytes == (folder / "a.json").stat().st_size and b.bytes == 0
+
+
 def test_columns_are_for_tables(tmp_path, client):
     strategies.write_slices(tmp_path / "in", [], 1)
     with pytest.raises(UsageError, match="--item-column: the input is JSON slices"):

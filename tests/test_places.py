@@ -27,7 +27,7 @@ from recsys_dask.store.files import CREDENTIALS, Folder, masked
 
 SECRET = "Wq7SECRET/of+the/environment"
 URL_SECRET = "zX9secret/of+the-url"
-AMOUNTS = {"mentions_over": 20, "workers": 2, "memory_limit": "1GB"}
+AMOUNTS = {"mentions_over": 20, "workers": 1, "memory_limit": "1GB"}
 
 # ------------------------------------------------------------------------------------------------- places and input
 
@@ -201,7 +201,7 @@ def test_a_folder_to_s3(s3, here, reference, workers):
 
 def test_run_on_a_bad_day(s3, there, reference):
     """Errors 500 and 503, some of them after the request was carried out, slow answers and bodies that break off."""
-    with servers.served("proxy", target=s3, seed=7, errors=0.08, slow=0.02, cut=0.05) as proxy:
+    with servers.served("proxy", target=s3, seed=7, errors=0.05, slow=0.01, cut=0.05) as proxy:
         # The other way to name an endpoint; fsspec's comes before botocore's.
         done = command("run", f"{there}/gz", "s3://stores/bad-day", *options(**AMOUNTS), FSSPEC_S3_ENDPOINT_URL=proxy)
         counts = servers.counted(proxy)
@@ -216,7 +216,7 @@ def test_credentials_in_the_url(s3, there, reference):
     user = f"AKIAURL:{URL_SECRET.replace('+', '%2B')}@"
     with servers.served("proxy", target=s3, key="AKIAURL") as proxy:
         environment = {"AWS_ENDPOINT_URL": proxy, "AWS_ACCESS_KEY_ID": "AKIAWRONG"}
-        amounts = options(workers=2, memory_limit="1GB")
+        amounts = options(workers=1, memory_limit="1GB")
         done = command("ingest", f"s3://{user}data/json", f"s3://{user}stores/by-url", *amounts, **environment)
         assert done.returncode == 0, done.stderr
         refused = command("info", "s3://stores/by-url", **environment)

@@ -134,7 +134,8 @@ def test_any_order_and_any_process(world: World) -> None:
     again = pickle.loads(pickle.dumps(make_world(3_000, 1)))
     assert [slice_text(again, number) for number in (2, 0, 1)] == [texts[2], texts[0], texts[1]]
     code = (
-        "import sys, hashlib; from recsys_dask.sampling.text import slice_text; from recsys_dask.sampling.world import make_world;"
+        "import sys, hashlib; from recsys_dask.sampling.text import slice_text;"
+        "from recsys_dask.sampling.world import make_world;"
         "print(hashlib.sha256(slice_text(make_world(3_000, 1), 1)).hexdigest(), 'dask' in sys.modules)"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,14 +19,14 @@ from recsys_dask.store.manifest import FileEntry
 
 
 def rank_onto(
-    folder: Folder, kind: str, merged: Sequence[Merged], known: Sequence[FileEntry]
+    folder: Folder, token: str, kind: str, merged: Sequence[Merged], known: Sequence[FileEntry]
 ) -> list[NDArray[np.int32]]:
     """The task: as `merge.rank`, behind the ids of the table's files `known`, which keep their codes."""
     before = pa.concat_tables([tables.read_file(folder, file.path, [f"{kind[:-1]}_id"]) for file in known])
     before = before.rename_columns(["id"])
     found = [tables.read_file(folder, one.path, ["id", "n_mentions"]) for one in merged if one.rows]
     if not found:
-        write_codes(folder, kind, before)
+        write_codes(folder, token, kind, before)
         return [np.zeros(0, np.int32) for _ in merged]
     new = pa.concat_tables(found).combine_chunks()
     words = max(words_for(before["id"]), words_for(new["id"]))
@@ -37,7 +37,7 @@ def rank_onto(
     unknown = np.flatnonzero(codes < 0)
     by_rank = unknown[order(key[unknown], values(new["n_mentions"])[unknown])]
     codes[by_rank] = np.arange(index.n, index.n + len(by_rank), dtype=np.int32)
-    write_codes(folder, kind, pa.concat_tables([before, new.select(["id"]).take(int64(by_rank))]))
+    write_codes(folder, token, kind, pa.concat_tables([before, new.select(["id"]).take(int64(by_rank))]))
     return np.split(codes, np.cumsum([one.rows for one in merged])[:-1])
 
 

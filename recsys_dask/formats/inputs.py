@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
@@ -77,18 +77,18 @@ def _find_one(source: str) -> Iterator[InputFile]:
 def _listed(fs: Any, path: str, source: str) -> list[dict[str, Any]]:
     """What fsspec says of each file that a path stands for. One listing mostly tells it all: no request a file."""
     if any(sign in path for sign in "*?[") and not fs.exists(path):
-        matching = [info for info in fs.glob(path, detail=True).values() if info["type"] == "file"]
+        matching = _files(fs, fs.glob(path, detail=True).values())
         if not matching:
             raise InputError(f"{source}: no file matches; check the pattern")
-        return [_sized(fs, info) for info in matching]
+        return matching
     if fs.isdir(path):
-        files = [info for info in fs.ls(path, detail=True) if info["type"] == "file"]
+        files = _files(fs, fs.ls(path, detail=True))
         fitting = [info for info in files if info["name"].endswith(ENDINGS) and not _hidden(info["name"])]
         if not fitting:
             wanted = ", ".join(f"*{ending}" for ending in ENDINGS)
             what = f"{len(files)} files, none of them {wanted}" if files else "an empty folder"
             raise InputError(f"{source}: {what}; name the folder that holds mpd.slice.*.json")
-        return [_sized(fs, info) for info in fitting]
+        return fitting
     try:
         info = fs.info(path)
     except FileNotFoundError as error:
@@ -97,9 +97,19 @@ def _listed(fs: Any, path: str, source: str) -> list[dict[str, Any]]:
     return [info]
 
 
-def _sized(fs: Any, info: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a file, with its size: a web server's listing does not tell it."""
-    return info if info.get("size") is not None else dict(fs.info(info["name"]))
+def _files(fs: Any, listed: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The files of a listing, each with its size: where the listing does not tell it (of a web server) or tells of a
+    link only, it is asked for. A link to nothing counts as a file: reading it will say what is wrong."""
+    files = []
+    for info in listed:
+        if info.get("islink") or (info["type"] == "file" and info.get("size") is None):
+            try:
+                info = fs.info(info["name"])
+            except FileNotFoundError:
+                info = {"name": info["name"], "type": "file"}
+        if info["type"] == "file":
+            files.append(info)
+    return files
 
 
 def _hidden(name: str) -> bool:

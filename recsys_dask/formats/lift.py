@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from recsys_dask.errors import InputError
 from recsys_dask.formats import mpd
-from recsys_dask.formats.inputs import Input, find
+from recsys_dask.formats.inputs import Input, find, format_of
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -24,7 +24,10 @@ def read_playlists(source: Input, files: int | None = None) -> dd.DataFrame:
     """
     import dask.dataframe as dd
 
-    paths = [file.path for file in find(source, files)]
+    found = find(source, files)
+    if format_of(found).name != "mpd":
+        raise InputError(f"{found[0].path}: is no slice; dask.dataframe.read_parquet and read_csv read tables")
+    paths = [file.path for file in found]
     return dd.from_map(read_slice, paths, meta=_frame(mpd.ENTRIES.empty_table()), label="read_playlists")
 
 

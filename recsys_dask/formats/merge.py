@@ -29,8 +29,11 @@ class Merged(msgspec.Struct, frozen=True):
     rows: int
 
 
-def merge_bucket(folder: Folder, kind: str, bucket: int, parts: Sequence[PartInfo], words: int) -> Merged:
-    """The task: one hash bucket of all parts' vocabularies -> its distinct ids, their sums and first attributes."""
+def merge_bucket(folder: Folder, token: str, kind: str, bucket: int, parts: Sequence[PartInfo], words: int) -> Merged:
+    """The task: one hash bucket of all parts' vocabularies -> its distinct ids, their sums and first attributes.
+
+    token: of this run's own, since tasks of a killed one may still write.
+    """
 
     index = Index(words)
     sums = np.zeros((0, 2), np.int64)  # mentions, playlists
@@ -58,7 +61,7 @@ def merge_bucket(folder: Folder, kind: str, bucket: int, parts: Sequence[PartInf
             assert found is not None
             pieces.append(found.drop_columns(["n_mentions", "n_playlists"]).take(int64(first[mine, 2])))
             owners.append(mine)
-    path = f"{SCRATCH}/merged-{kind}-{bucket:04d}.parquet"
+    path = f"{SCRATCH}/merged-{token}-{kind}-{bucket:04d}.parquet"
     if not pieces:
         return Merged(path, 0)
     owner = np.concatenate(owners)
@@ -124,7 +127,7 @@ def _pids(folder: Folder, path: str) -> NDArray[np.int64]:
     return values(tables.read_file(folder, path, ["pid"])["pid"])
 
 
-def rank(folder: Folder, kind: str, merged: Sequence[Merged], words: int) -> list[NDArray[np.int32]]:
+def rank(folder: Folder, token: str, kind: str, merged: Sequence[Merged], words: int) -> list[NDArray[np.int32]]:
     """The task: the order over all buckets. Writes the ids in it, so that an id's row is its code; returns, a
     bucket, the codes of its rows, which rise, since a bucket is in the same order."""
 
@@ -136,39 +139,39 @@ def rank(folder: Folder, kind: str, merged: Sequence[Merged], words: int) -> lis
     else:
         by_rank = np.zeros(0, np.int64)
         ids = pa.schema([("id", pa.string())]).empty_table()
-    write_codes(folder, kind, ids)
+    write_codes(folder, token, kind, ids)
     codes = np.empty(len(by_rank), np.int32)
     codes[by_rank] = np.arange(len(by_rank), dtype=np.int32)
     return np.split(codes, np.cumsum([one.rows for one in merged])[:-1])
 
 
-def write_codes(folder: Folder, kind: str, ids: pa.Table) -> None:
+def write_codes(folder: Folder, token: str, kind: str, ids: pa.Table) -> None:
     """The ids of a kind in the order of their codes, for `codes_of`."""
-    tables.write_file(folder, _codes_path(kind), ids, **tables.NO_DICTIONARY)
+    tables.write_file(folder, _codes_path(token, kind), ids, **tables.NO_DICTIONARY)
 
 
-def _codes_path(kind: str) -> str:
-    return f"{SCRATCH}/codes-{kind}.parquet"
+def _codes_path(token: str, kind: str) -> str:
+    return f"{SCRATCH}/codes-{token}-{kind}.parquet"
 
 
 _loading = threading.Lock()
 
 
 @functools.lru_cache(maxsize=2)
-def _load_codes(folder: Folder, kind: str, name: str) -> Index:
-    ids = tables.read_file(folder, _codes_path(kind))["id"]
+def _load_codes(folder: Folder, kind: str, token: str) -> Index:
+    ids = tables.read_file(folder, _codes_path(token, kind))["id"]
     index = Index(words_for(ids))
     index.add(keys(ids, index.words))
     return index
 
 
-def codes_of(folder: Folder, kind: str, name: str) -> Index:
+def codes_of(folder: Folder, kind: str, token: str) -> Index:
     """Every id of a kind with its code as place: read once a worker, and kept there until the stage ends.
 
-    `name` tells one ingest's codes from another's.
+    `token` tells one ingest's codes from another's.
     """
     with _loading:
-        return _load_codes(folder, kind, name)
+        return _load_codes(folder, kind, token)
 
 
 def forget_codes() -> None:

@@ -72,7 +72,7 @@ def ingest(
             raise bad_input(faults, "mend or remove the file, or run with --on-bad-file skip")
         merging = _check_memory(cluster, parts, known)
         if parts or not known:
-            merged, codes, cuts = _merge(cluster, folder, parts, known)
+            merged, codes, cuts = _merge(cluster, folder, token, parts, known)
             entries = _finish(cluster, folder, token, parts, merged, codes, cuts, known)
         else:
             entries = {name: known[name] for name in TABLES}
@@ -193,7 +193,7 @@ def groups_of(files: Sequence[InputFile], part_bytes: int, n_threads: int) -> li
 
 
 def _merge(
-    cluster: Cluster, folder: Folder, parts: Sequence[PartInfo], known: dict[str, TableEntry] | None
+    cluster: Cluster, folder: Folder, token: str, parts: Sequence[PartInfo], known: dict[str, TableEntry] | None
 ) -> tuple[dict[str, list[Merged]], dict[str, list[Any]], list[int]]:
     """Per kind the merged buckets and, a bucket, its ids' codes (kept on the workers); and the pids at which the
     final partitions start. Raises `InputError` for a pid in two files."""
@@ -201,10 +201,11 @@ def _merge(
 
     words = {kind: max((part.words[kind] for part in parts), default=1) for kind in KINDS}
     n_buckets = len(parts[0].buckets["artists"]) - 1 if parts else 1
-    shared = delayed(list(parts), name=f"parts-{fingerprint([part.name for part in parts])}", pure=True)
-    name = fingerprint([part.name for part in parts])
+    shared = delayed(list(parts), name=f"parts-{token}", pure=True)
     work = [
-        delayed(merge_bucket)(folder, kind, bucket, shared, words[kind], dask_key_name=f"merge-{kind}-{bucket}-{name}")
+        delayed(merge_bucket)(
+            folder, token, kind, bucket, shared, words[kind], dask_key_name=f"merge-{kind}-{bucket}-{token}"
+        )
         for kind in KINDS
         for bucket in range(n_buckets)
     ]
@@ -213,7 +214,7 @@ def _merge(
         shared,
         _partition_rows(parts, cluster.n_threads),
         known["playlists"].files if known else [],
-        dask_key_name=f"check_pids-{name}",
+        dask_key_name=f"check_pids-{token}",
     )
     *merged, (twice, cuts) = cluster.compute("merge", [*work, check])
     if twice:
@@ -221,12 +222,12 @@ def _merge(
     by_kind = {"artists": merged[:n_buckets], "tracks": merged[n_buckets:]}
     codes = {}
     for kind in KINDS:
-        key = f"rank-{kind}-{name}"
+        key = f"rank-{kind}-{token}"
         if known:
-            work = [delayed(rank_onto)(folder, kind, by_kind[kind], known[kind].files, dask_key_name=key)]
+            work = [delayed(rank_onto)(folder, token, kind, by_kind[kind], known[kind].files, dask_key_name=key)]
             (codes[kind],) = cluster.persist(work)
         else:
-            codes[kind] = delayed(rank)(folder, kind, by_kind[kind], words[kind], dask_key_name=key)
+            codes[kind] = delayed(rank)(folder, token, kind, by_kind[kind], words[kind], dask_key_name=key)
     return by_kind, codes, cuts
 
 

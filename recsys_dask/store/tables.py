@@ -21,9 +21,7 @@ NO_DICTIONARY: dict[str, Any] = {"compression": "none", "use_dictionary": False,
 """For tables read back soon and whole: parts of an ingest, counted pairs."""
 
 
-def write_file(
-    folder: Folder, path: str, table: pa.Table, row_group: int | None = None, **options: Any
-) -> FileEntry:
+def write_file(folder: Folder, path: str, table: pa.Table, row_group: int | None = None, **options: Any) -> FileEntry:
     """One Parquet file of `row_group` rows a group (default: all), put in place whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -74,7 +72,8 @@ def open_parquet(folder: Folder, path: str) -> Iterator[Any]:
             if folder.is_local:
                 file = pq.ParquetFile(folder.path(path), memory_map=True, page_checksum_verification=True)
             else:
-                raw = opened.enter_context(folder.fs.open(folder.path(path), "rb"))
+                # Small files come with one request; the default would fetch 50 MB beyond what is asked for.
+                raw = opened.enter_context(folder.fs.open(folder.path(path), "rb", block_size=1 << 20))
                 file = pq.ParquetFile(raw, pre_buffer=True, page_checksum_verification=True)
             yield opened.enter_context(file)
     except FileNotFoundError:
