@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "sample": "api",
     "run": "api",
+    "plan": "api",
     "ingest": "api",
     "counts": "api",
     "pairs": "api",

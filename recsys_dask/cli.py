@@ -150,6 +150,8 @@ def _export(function: Callable[..., Any], given: dict[str, Any]) -> None:
 
 @_command("similar", [STORE, click.Argument(["queries"], metavar="ARTIST...", nargs=-1, required=True)], [JSON])
 def _similar(function: Callable[..., Any], given: dict[str, Any], as_json: bool) -> None:
+    from recsys_dask.lookup import one_line
+
     rows = function(given.pop("store"), given.pop("queries"), **given)
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
@@ -157,7 +159,7 @@ def _similar(function: Callable[..., Any], given: dict[str, Any], as_json: bool)
     for row in rows:
         if row["rank"] == 1:
             click.echo(f"{row['query']}:")
-        click.echo(f"{row['rank']:4d}  {row['score']:.6f}  {row['id']}  {_one_line(row['name'])}")
+        click.echo(f"{row['rank']:4d}  {row['score']:.6f}  {row['id']}  {one_line(row['name'])}")
 
 
 @_command("check", [STORE])
@@ -170,6 +172,8 @@ def _check(function: Callable[..., Any], given: dict[str, Any]) -> None:
 
 @_command("info", [STORE], [JSON])
 def _info(function: Callable[..., Any], given: dict[str, Any], as_json: bool) -> None:
+    from recsys_dask.lookup import one_line
+
     found = function(given.pop("store"), **given)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=1))
@@ -188,21 +192,16 @@ def _info(function: Callable[..., Any], given: dict[str, Any], as_json: bool) ->
     for name, pairs in found["frequent_pairs"].items():
         click.echo(f"\nmost frequent in {name}:")
         for pair in pairs:
-            both = " + ".join(_one_line(item) for item in pair["items"])
+            both = " + ".join(one_line(item) for item in pair["items"])
             click.echo(f"{pair['n_playlists']:10,d}  {both}")
-
-
-def _one_line(name: str) -> str:
-    """A name as one line of a terminal: control characters shown as escapes."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
 
 
 def _advanced(function: Callable[..., Any], given: dict[str, Any]) -> None:
     """Run stages, then the closing table and the one-line summary."""
     import time
 
+    from recsys_dask.credentials import masked
     from recsys_dask.runtime.progress import for_people
-    from recsys_dask.store.files import masked
 
     started = time.monotonic()
     places = [given.pop(name) for name in ("source", "store") if name in given]

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_CANDIDATES = 8
+
+
+def one_line(name: str) -> str:
+    """A name as one line of a terminal: control characters shown as escapes."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+
+
 NEAR_AMONG = 20_000
 """A name that nobody has is compared with those of this many items, the most mentioned ones."""
 
@@ -45,13 +52,14 @@ class Vocabulary:
         """
         import pyarrow.compute as pc
 
+        query = query.encode(errors="replace").decode()  # an argument that is no UTF-8 is a name that nobody has
         bare = query.removeprefix(f"spotify:{self.item}:")
         by_id = pc.index(self.ids, bare).as_py()
         if by_id >= 0:
             return int(by_id)
         if bare != query:
             raise UnknownItemError(f"{query}: no such {self.item} in this store")
-        folded = query.lower()
+        folded = pc.utf8_lower(query).as_py()  # as the names were, whatever Python thinks of İ and Σ
         for found in (pc.equal(self._folded, folded), pc.starts_with(self._folded, folded)):
             codes = np.flatnonzero(found.to_numpy(zero_copy_only=False))
             if len(codes) == 1:
@@ -64,7 +72,7 @@ class Vocabulary:
 
     def _listed(self, codes: Sequence[int] | Any) -> str:
         by_mentions = sorted((int(code) for code in codes), key=lambda code: -self.n_mentions[code])
-        shown = [f"{self.ids[code]} ({self.names[code]})" for code in by_mentions[:MOST_CANDIDATES]]
+        shown = [f"{self.ids[code]} ({one_line(self.names[code].as_py())})" for code in by_mentions[:MOST_CANDIDATES]]
         return ", ".join(shown) + (", …" if len(by_mentions) > MOST_CANDIDATES else "")
 
     def _nearest(self, folded: str) -> str:
@@ -86,9 +94,10 @@ def similar(store: Store, queries: Sequence[str], item: str, method: str, k: int
     for query, code in zip(queries, codes, strict=True):
         start, end = np.searchsorted(seed, [code, code + 1]).tolist()
         if start == end:
+            name = one_line(vocabulary.names[code].as_py())
             raise UnknownItemError(
-                f"{query}: {method} has no neighbours of {vocabulary.names[code]}: too rare, or none above the "
-                "threshold; another --method may"
+                f"{query}: {method} has no neighbours of {name}: too rare, or none above the threshold; another "
+                "--method may"
             )
         for row in table.slice(start, min(k, end - start)).to_pylist():
             rows.append(
@@ -129,7 +138,7 @@ def info(store: Store) -> dict[str, Any]:
         "frequent_pairs": {
             name: _frequent_pairs(store, name, name.split("_")[1])
             for name in manifest.tables
-            if name.startswith("pairs_")
+            if name.startswith("pairs_") and store.has(name)
         },
     }
 

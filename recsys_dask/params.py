@@ -179,7 +179,7 @@ def make(*classes: type, values: Mapping[str, Any]) -> list[Any]:
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known))}"
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known)) or 'none'}"
             raise UsageError(f"unknown parameter {name}: {hint}")
     return [
         check(cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})) for cls in classes

@@ -230,12 +230,12 @@ def advance(
                 f"{store.folder.url}: nothing can be appended, since {again[step.key]}; run with --rebuild"
             )
         for need in step.needs:
-            if need not in tokens:
-                command = need.partition(":")[0]
-                raise StoreError(
-                    f"{store.folder.url}: has no {need.replace(':', ' ')} yet; first run: "
-                    f"recsys-dask {command} {store.folder.url}"
-                )
+            outdated = need not in again and need in tokens and store.manifest.is_outdated(need)
+            if need not in tokens or outdated:
+                what = need.replace(":", " ")
+                why = f"{what} of an earlier input or other parameters" if outdated else f"no {what} yet"
+                command = manifests.command_for(need, store.folder.url)
+                raise StoreError(f"{store.folder.url}: has {why}; first run: {command}")
         token = fingerprint(step.key, step.params, [tokens[need] for need in step.needs], step.onto)
         if step.standing and not again[step.key]:
             token = step.standing
@@ -328,7 +328,8 @@ def _commit(store: Store, made: Sequence[tuple[Step, str, dict[str, TableEntry],
             manifest.tables.pop(name, None)
         manifest.tables.update(entries)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        made_from = {need: manifest.stages[need].fingerprint for need in step.needs}
+        needs = {*step.needs, "ingest"} if step.key != "ingest" else ()
+        made_from = {need: manifest.stages[need].fingerprint for need in needs}
         lineage = {token: len(entries["rows"].files)} if "rows" in entries else {}
         if earlier and step.onto:
             lineage = earlier.lineage | lineage

@@ -842,6 +842,7 @@ def test_ctrl_c_prints_no_traceback(interrupted: Interrupted) -> None:
     assert "Traceback" not in interrupted.stderr
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_same_command_finishes(client, interrupted: Interrupted, tmp_path: Path) -> None:
     store = interrupted.store
     assert not (store / "manifest.json").exists()

@@ -110,7 +110,7 @@ LAYERS = (
     {"stages"},
     LIBRARIES,
     {"store", "runtime"},
-    {"schemas", "params", "errors", "arrow", "kernels"},
+    {"schemas", "params", "errors", "credentials", "arrow", "kernels"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -193,7 +193,7 @@ ONLY_IN = {
     "pynndescent": {"stages.neighbours"},
     "fsspec": {"store"},
     "s3fs": {"store"},
-    "pyarrow.parquet": {"store.tables", "stages.export", "formats.interactions"},  # tables, exports, an input
+    "pyarrow.parquet": {"store.tables", "stages.export", "formats.columns"},  # tables, exports, an input
     "click": {"cli"},
     "rich": {"runtime.progress"},
 }

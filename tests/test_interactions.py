@@ -394,6 +394,11 @@ def test_links(tmp_path):
         assert a.bytes == (folder / "a.json").stat().st_size and b.bytes == 0
 
 
+def test_a_table_is_no_frame_of_slices(tmp_path):
+    with pytest.raises(InputError, match=r"t\.csv: is no slice; dask\.dataframe\.read_parquet and read_csv"):
+        rd.read_playlists(write(tmp_path / "t.csv", [(1, "a", None)]))
+
+
 def test_columns_are_for_tables(tmp_path, client):
     strategies.write_slices(tmp_path / "in", [], 1)
     with pytest.raises(UsageError, match="--item-column: the input is JSON slices"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 import subprocess
@@ -12,18 +13,22 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 import pytest
 import servers
 import strategies
 
 import recsys_dask as rd
 from recsys_dask import cli, params
+from recsys_dask.credentials import CREDENTIALS, keep_credentials, masked
 from recsys_dask.errors import InputError, StoreError
 from recsys_dask.formats.inputs import find
 from recsys_dask.runtime.clusters import connect
-from recsys_dask.runtime.credentials import lent
-from recsys_dask.store import files
-from recsys_dask.store.files import CREDENTIALS, Folder, masked
+from recsys_dask.runtime.lending import lent
+from recsys_dask.store import files, lock
+from recsys_dask.store.files import Folder
 
 SECRET = "Wq7SECRET/of+the/environment"
 URL_SECRET = "zX9secret/of+the-url"
@@ -40,6 +45,7 @@ def s3() -> Iterator[str]:
             patch.delenv(name)
         for name, value in aws(url).items():
             patch.setenv(name, value)
+        patch.setattr(lock, "SETTLE_S", 0.05)  # nobody else is about
         fs = fsspec.filesystem("s3", skip_instance_cache=True)
         for bucket in ("data", "stores"):
             fs.mkdir(bucket)
@@ -113,9 +119,9 @@ def there(s3, here) -> str:
 
 
 @pytest.fixture(scope="module")
-def reference(here, client):
+def reference(here, workers):
     """The tables and files of a run that stays on this machine."""
-    rd.run(here / "json", here / "store", client=client, mentions_over=20)
+    rd.run(here / "json", here / "store", client=workers, mentions_over=20)
     return contents(str(here / "store"))
 
 
@@ -199,11 +205,29 @@ def test_a_folder_to_s3(s3, here, reference, workers):
     assert "pairs.parquet" in Folder("s3://stores/files").names()
 
 
+def test_tables_on_s3(s3, tmp_path, workers):
+    """Parquet in row groups, CSV and packed CSV, read over the network as from here."""
+    rng = np.random.default_rng(2)
+    table = pa.table({"user": rng.integers(0, 90, 4_000), "artist": [f"a {one}" for one in rng.integers(0, 50, 4_000)]})
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pq.write_table(table.slice(0, 2_500), folder / "1.parquet", row_group_size=700)
+    pacsv.write_csv(table.slice(2_500, 1_000), folder / "2.csv")
+    with gzip.open(folder / "3.csv.gz", "wb") as file:
+        pacsv.write_csv(table.slice(3_500), file)
+    fsspec.filesystem("s3", skip_instance_cache=True).put(f"{folder}/", "data/tables/", recursive=True)
+    rd.ingest(folder, tmp_path / "store", client=workers)
+    rd.ingest("s3://data/tables", "s3://stores/tables", client=workers)
+    assert_same(contents("s3://stores/tables"), contents(str(tmp_path / "store")))
+    assert rd.Store.open("s3://stores/tables").table("rows").num_rows == 4_000
+
+
 def test_run_on_a_bad_day(s3, there, reference):
     """Errors 500 and 503, some of them after the request was carried out, slow answers and bodies that break off."""
     with servers.served("proxy", target=s3, seed=7, errors=0.05, slow=0.01, cut=0.05) as proxy:
         # The other way to name an endpoint; fsspec's comes before botocore's.
-        done = command("run", f"{there}/gz", "s3://stores/bad-day", *options(**AMOUNTS), FSSPEC_S3_ENDPOINT_URL=proxy)
+        amounts = options(**AMOUNTS | {"workers": 2})
+        done = command("run", f"{there}/gz", "s3://stores/bad-day", *amounts, FSSPEC_S3_ENDPOINT_URL=proxy)
         counts = servers.counted(proxy)
     assert done.returncode == 0, done.stderr
     assert counts["500"] > 3 and counts["503"] > 3 and counts["slow"] and counts["cut"]
@@ -280,7 +304,7 @@ def test_masks(url, shown, monkeypatch):
     monkeypatch.delenv(CREDENTIALS, raising=False)
     assert masked(url) == shown
     if " " not in url:
-        assert files.keep_credentials(url) == shown
+        assert keep_credentials(url) == shown
         assert (CREDENTIALS in os.environ) == (url != shown)
     monkeypatch.delenv(CREDENTIALS, raising=False)
 
@@ -432,13 +456,13 @@ def mount(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["mount", *arguments], capture_output=True)
 
 
-def test_a_disk_that_fills_up(here, reference, client, tmp_path):
+def test_a_disk_that_fills_up(here, reference, workers, tmp_path):
     """What was finished before stays as it was; with room again the run goes on."""
     disk = tmp_path / "disk"
     disk.mkdir()
     with mounted(["-t", "tmpfs", "-o", "size=2m", "tmpfs"], disk):
         store = disk / "store"
-        rd.ingest(here / "json", store, client=client)
+        rd.ingest(here / "json", store, client=workers)
         before = contents(str(store))
         room = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         (disk / "ballast").write_bytes(bytes(room - 40_000))
@@ -452,7 +476,7 @@ def test_a_disk_that_fills_up(here, reference, client, tmp_path):
         known = rd.Store.open(store).manifest.files()
         assert all((store / path).exists() for path in known) and not list(store.rglob("*.tmp"))
         (disk / "ballast").unlink()
-        rd.run(here / "json", store, client=client, mentions_over=20)
+        rd.run(here / "json", store, client=workers, mentions_over=20)
         assert_same(contents(str(store)), reference)
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
+from recsys_dask.credentials import keep_credentials
 from recsys_dask.errors import InputError
 from recsys_dask.formats.base import FORMATS, Format
-from recsys_dask.store.files import filesystem, keep_credentials, os_errors, prefix, reason
+from recsys_dask.store.files import filesystem, os_errors, prefix, reason
 from recsys_dask.store.manifest import InputFile
 
 ENDINGS = tuple(ending for form in FORMATS for ending in form.endings)
@@ -61,7 +62,7 @@ def format_of(files: Sequence[InputFile]) -> Format:
 
 def _find_one(source: str) -> Iterator[InputFile]:
     fs, path = filesystem(source)
-    before = "" if "file" in fs.protocol else prefix(source, path, fs)
+    before = "" if "file" in fs.protocol else prefix(source, path)
     try:
         with os_errors():
             found = _listed(fs, path, source)

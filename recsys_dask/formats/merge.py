@@ -21,6 +21,8 @@ from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import FileEntry
 
+TWICE = "is there twice"
+
 
 class Merged(msgspec.Struct, frozen=True):
     """One bucket's distinct ids in scratch, in their final order."""
@@ -104,7 +106,8 @@ def check_pids(
             number = int(np.searchsorted(starts, place, side="right")) - 1
             names.append(parts[number].files[found[number]["file"][int(place - starts[number])].as_py()])
         first, second = sorted(names)
-        faults.append((second, f"pid {pid[by_pid[again]]}", f"is there twice, first in {first}"))
+        message = TWICE if first == second else f"{TWICE}, first in {first}"
+        faults.append((second, f"pid {pid[by_pid[again]]}", message))
 
     for place in np.flatnonzero(np.isin(pid, taken)).tolist():
         number = int(np.searchsorted(starts, place, side="right")) - 1

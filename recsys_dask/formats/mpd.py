@@ -20,7 +20,7 @@ from recsys_dask.errors import Fault
 from recsys_dask.formats.base import Part
 from recsys_dask.formats.coding import ID_LENGTH, ids_of, intern, tally
 from recsys_dask.formats.inputs import open_plain
-from recsys_dask.formats.splitting import Around, Twice, segments
+from recsys_dask.formats.splitting import Around, Twice, segments, too_deep
 
 SEGMENT_BYTES = 1 << 26
 """Of a larger file, how much `read_entries` decodes at once."""
@@ -167,9 +167,13 @@ def _decoded(text: bytes, decoder: Any, loose: Any, file: int, first: int, left_
             raise Wrong(file, f"byte {offset(int(found[1])):,}", f"not JSON: {message[: found.start()]}") from None
         raise Wrong(file, f"byte {offset(len(text)):,}", f"not JSON: {message}") from None
     except RecursionError:
-        raise Wrong(file, "", "nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise Wrong(file, "", f"not UTF-8: {error.reason}") from None
+        raise Wrong(file, f"byte {offset(too_deep(text)):,}", "nested too deeply") from None
+    except UnicodeDecodeError:
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            raise Wrong(file, f"byte {offset(error.start):,}", f"not UTF-8: {error.reason}") from None
+        raise Wrong(file, "", "not UTF-8") from None
 
 
 _BYTE = re.compile(r" \(byte (\d+)\)$")
@@ -187,8 +191,8 @@ def _place(path: str, text: bytes, loose: Any, first: int) -> str:
         playlists = loose.decode(text)
         raw = (playlists if isinstance(playlists, list) else playlists.playlists)[int(index)]
         words[0] += f" (pid {msgspec.json.decode(raw)['pid']})"
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        pass  # it is the pid that is wrong
+    except (msgspec.MsgspecError, KeyError, TypeError, RecursionError):
+        pass  # it is the pid that is wrong, or what stands before it
     if track is not None:
         words.append(f"track {track}")
     if field is not None:
@@ -200,18 +204,19 @@ def _place(path: str, text: bytes, loose: Any, first: int) -> str:
 
 
 def _by_pid(
-    pieces: Sequence[_Piece], paths: Sequence[str]
+    pieces: Sequence[_Piece],
 ) -> tuple[list[_Playlist], NDArray[np.int64], NDArray[np.int64]]:
-    """The pieces' playlists by pid, the place of each one's piece, and the pids. Raises `Wrong` for one met twice."""
+    """The pieces' playlists by pid, the place of each one's piece, and the pids. Raises `Wrong` for one met
+    twice in a file; of two files, the ingest finds it among all of them."""
     playlists = list(chain.from_iterable(piece.playlists for piece in pieces))
     file = np.repeat(np.arange(len(pieces)), [len(piece.playlists) for piece in pieces])
     pid = np.fromiter(map(attrgetter("pid"), playlists), np.int64, len(playlists))
     if (pid[1:] <= pid[:-1]).any():
         order = np.argsort(pid, kind="stable")
         playlists, pid, file = [playlists[i] for i in order.tolist()], pid[order], file[order]
-        for again in np.flatnonzero(pid[1:] == pid[:-1]):
-            other = paths[pieces[file[again]].file]
-            raise Wrong(pieces[file[again + 1]].file, f"pid {pid[again]}", f"is there twice, first in {other}")
+        path = np.array([piece.file for piece in pieces])[file]
+        for again in np.flatnonzero((pid[1:] == pid[:-1]) & (path[1:] == path[:-1])):
+            raise Wrong(int(path[again]), f"pid {pid[again]}", "is there twice")
     return playlists, file, pid
 
 
@@ -235,7 +240,7 @@ def _not_an_id(kind: str, uri: str | None, pid: int, pos: int) -> tuple[str, str
 
 def _part(pieces: Sequence[_Piece], paths: Sequence[str]) -> Part:
     """Playlists of one or several files as a part. Raises `Wrong` for ids that are none and a pid met twice."""
-    playlists, file, pid = _by_pid(pieces, paths)
+    playlists, file, pid = _by_pid(pieces)
     entries, n_entries, pos = _by_pos(playlists)
     ends = np.cumsum(n_entries)
     holder = np.repeat(np.arange(len(playlists)), n_entries)
@@ -323,7 +328,7 @@ ENTRIES = pa.schema(
 def read_entries(path: str) -> pa.Table:
     """One file's entries as they stand, a row each, by pid and pos. Raises `Wrong`."""
     pieces = list(_pieces(path, 0, SEGMENT_BYTES))
-    playlists, _, pid = _by_pid(pieces, [path])
+    playlists, _, pid = _by_pid(pieces)
     entries, n_entries, pos = _by_pos(playlists)
     holder = np.repeat(np.arange(len(playlists)), n_entries)
     columns = {

@@ -122,8 +122,45 @@ def segments(stream: IO[bytes], head: bytes, target: int) -> Iterator[Segment | 
         (current if inside else around).extend(block[done:])
         offset += len(block)
         block = stream.read(BLOCK_BYTES)
+    if inside:
+        moved += start - first
     around += current  # an array without an end: the decoder will say where it breaks off
     yield Around(bytes(around), moved_at, moved)
+
+
+DEEPEST = 900
+"""Brackets within brackets that are surely too many: the decoder gives up below Python's own limit of 1,000."""
+
+
+def too_deep(text: bytes) -> int:
+    """Where a text that the decoder found too deep is that: the first bracket at `DEEPEST`, or the deepest one."""
+    return int(_deepest(np.frombuffer(text, np.uint8), DEEPEST))
+
+
+@kernel
+def _deepest(text, enough):  # type: ignore[no-untyped-def]
+    depth = most = place = 0
+    quoted = escaped = False
+    for at in range(len(text)):
+        byte = text[at]
+        if quoted:
+            if escaped:
+                escaped = False
+            elif byte == 92:
+                escaped = True
+            elif byte == 34:
+                quoted = False
+        elif byte == 34:
+            quoted = True
+        elif byte == 91 or byte == 123:
+            depth += 1
+            if depth > most:
+                most, place = depth, at
+                if most == enough:
+                    return place
+        elif byte == 93 or byte == 125:
+            depth -= 1
+    return place
 
 
 def _places(block: bytes, state: NDArray[np.int64]) -> list[int]:
@@ -133,5 +170,6 @@ def _places(block: bytes, state: NDArray[np.int64]) -> list[int]:
 
 
 def warm() -> None:
-    """Compile the kernel."""
+    """Compile the kernels."""
+    too_deep(b"[]")
     _places(b'{"playlists": [{}, {}]}', np.zeros(3, np.int64))

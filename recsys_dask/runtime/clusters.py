@@ -15,8 +15,8 @@ from recsys_dask import kernels, params
 from recsys_dask.errors import ClusterError, RecsysDaskError, UsageError
 from recsys_dask.runtime import remote
 from recsys_dask.runtime.budget import SPLIT_EVERY, Budget
-from recsys_dask.runtime.credentials import lent
 from recsys_dask.runtime.interrupts import unheard
+from recsys_dask.runtime.lending import lent
 from recsys_dask.runtime.memory import forget_peak, peak_bytes
 from recsys_dask.runtime.preflight import Reach, fit_workers
 from recsys_dask.runtime.progress import Progress
@@ -176,7 +176,8 @@ def _local(options: params.Cluster) -> Iterator[Client]:
 
     workers = options.workers or CPU_COUNT
     threads = options.threads or 1
-    limit: Any = _bytes(options.memory_limit) if options.memory_limit else "auto"
+    limit: Any = "auto" if options.memory_limit is None else _bytes(options.memory_limit)
+    _ = local_shape(options)[0].spare_bytes  # too little is refused before anything is started
     try:
         start = partial(
             LocalCluster,
@@ -205,7 +206,7 @@ def local_shape(options: params.Cluster) -> tuple[Budget, int]:
 
     workers, threads = options.workers or CPU_COUNT, options.threads or 1
     share = psutil.virtual_memory().total * min(1.0, workers * threads / CPU_COUNT) / workers
-    limit = _bytes(options.memory_limit) if options.memory_limit else int(share)
+    limit = int(share) if options.memory_limit is None else _bytes(options.memory_limit)
     return Budget(limit, threads), workers * threads
 
 
@@ -214,7 +215,7 @@ def _bytes(text: str) -> int:
 
     try:
         value = int(parse_bytes(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UsageError(f"--memory-limit is {text!r}: give a size such as 2GB or 800MiB") from None
     if value <= 0:
         raise UsageError(f"--memory-limit is {text!r}: give a size above zero")

@@ -95,18 +95,7 @@ def faults_of(folder: Folder, files: Sequence[FileEntry]) -> tuple[list[tuple[Fi
 
 def _remedy(store: Store, key: str) -> str:
     """What makes a stage's files again."""
-    url = store.folder.url
-    stage, _, rest = key.partition(":")
-    item, _, which = rest.partition(":")
-    of_item = f" --item {item}" if item and item != "artist" else ""
-    if stage == "ingest":
-        command = f"ingest INPUT {url}"
-    elif stage == "pairs":
-        command = f"pairs {url}{of_item} --view {which}"
-    elif stage == "similar":
-        command = f"pairs {url}{of_item} --measure {which}"
-    elif stage == "export":
-        return f"remove it, then make it again with: recsys-dask run INPUT {url}"
-    else:
-        command = f"{stage} {url}"
-    return f"make it again with: recsys-dask {command} --rebuild"
+    command = manifests.command_for(key, store.folder.url)
+    if key.startswith("export:"):
+        return f"remove it, then make it again with: {command}"  # --rebuild would do all the rest again too
+    return f"make it again with: {command} --rebuild"

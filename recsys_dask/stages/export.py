@@ -48,12 +48,12 @@ def export(
     item = options.item
     suffix = "" if item == "artist" else f"_{item}"
     name = f"{prefix}{{}}{suffix}.{{}}".format
-    methods = [method for method in MEASURES if f"similar_{item}_{method}" in store.manifest.tables]
+    methods = [method for method in MEASURES if store.has(f"similar_{item}_{method}")]
     n_ids = store.entry(f"{item}s").rows + (store.entry("tracks").rows if options.rows and item == "artist" else 0)
     projected = cluster.budget.check(f"export of {n_ids:,} ids", task_bytes(n_ids, options.rows), "")
     with cluster.measured() as so_far:
         work: list[Any] = [delayed(write_counts)(store, item, out, f"{prefix}{item}_counts.csv")]
-        if f"pairs_{item}_article" in store.manifest.tables:
+        if store.has(f"pairs_{item}_article"):
             work.append(delayed(write_pairs)(store, item, out, name("pairs", "csv"), "csv"))
             if options.parquet:
                 work.append(delayed(write_pairs)(store, item, out, name("pairs", "parquet"), "parquet"))

@@ -21,7 +21,16 @@ from recsys_dask.arrow import int32, int64, values
 from recsys_dask.errors import Fault, bad_input
 from recsys_dask.formats.append import first_pids, rank_onto, update_vocabulary
 from recsys_dask.formats.inputs import format_of
-from recsys_dask.formats.merge import Merged, check_pids, codes_of, forget_codes, merge_bucket, rank, vocabulary_table
+from recsys_dask.formats.merge import (
+    TWICE,
+    Merged,
+    check_pids,
+    codes_of,
+    forget_codes,
+    merge_bucket,
+    rank,
+    vocabulary_table,
+)
 from recsys_dask.formats.parts import Decoded, PartInfo, decode_group, finished, group_key, n_distinct
 from recsys_dask.formats.vocabulary import keys
 from recsys_dask.runtime.budget import DECODE_EXPANSION
@@ -70,9 +79,10 @@ def ingest(
         parts, faults, decoding = _decode(cluster, folder, inputs, options, token)
         if faults and options.on_bad_file == "stop":
             raise bad_input(faults, "mend or remove the file, or run with --on-bad-file skip")
+        parts, cuts = _check_pids(cluster, folder, parts, faults, options, token, known)
         merging = _check_memory(cluster, parts, known)
         if parts or not known:
-            merged, codes, cuts = _merge(cluster, folder, token, parts, known)
+            merged, codes = _merge(cluster, folder, token, parts, known)
             entries = _finish(cluster, folder, token, parts, merged, codes, cuts, known)
         else:
             entries = {name: known[name] for name in TABLES}
@@ -85,9 +95,9 @@ def ingest(
         peak_bytes=peak,
         projected_bytes=max(decoding, merging),
         facts={"playlists": entries["playlists"].rows},
-        notes=[f"set aside: {fault}" for fault in faults],
+        notes=[f"set aside: {fault}" for fault in sorted(faults)],
     )
-    return entries, report, [fault.file for fault in faults]
+    return entries, report, sorted({fault.file for fault in faults})
 
 
 # ---------------------------------------------------------------------------------------------------------- decode
@@ -194,9 +204,8 @@ def groups_of(files: Sequence[InputFile], part_bytes: int, n_threads: int) -> li
 
 def _merge(
     cluster: Cluster, folder: Folder, token: str, parts: Sequence[PartInfo], known: dict[str, TableEntry] | None
-) -> tuple[dict[str, list[Merged]], dict[str, list[Any]], list[int]]:
-    """Per kind the merged buckets and, a bucket, its ids' codes (kept on the workers); and the pids at which the
-    final partitions start. Raises `InputError` for a pid in two files."""
+) -> tuple[dict[str, list[Merged]], dict[str, list[Any]]]:
+    """Per kind the merged buckets and, a bucket, its ids' codes (kept on the workers)."""
     from dask import delayed
 
     words = {kind: max((part.words[kind] for part in parts), default=1) for kind in KINDS}
@@ -209,16 +218,7 @@ def _merge(
         for kind in KINDS
         for bucket in range(n_buckets)
     ]
-    check = delayed(check_pids)(
-        folder,
-        shared,
-        _partition_rows(parts, cluster.n_threads),
-        known["playlists"].files if known else [],
-        dask_key_name=f"check_pids-{token}",
-    )
-    *merged, (twice, cuts) = cluster.compute("merge", [*work, check])
-    if twice:
-        raise bad_input([Fault(*one) for one in twice], "remove one of the two files")
+    merged = cluster.compute("merge", work)
     by_kind = {"artists": merged[:n_buckets], "tracks": merged[n_buckets:]}
     codes = {}
     for kind in KINDS:
@@ -228,7 +228,43 @@ def _merge(
             (codes[kind],) = cluster.persist(work)
         else:
             codes[kind] = delayed(rank)(folder, token, kind, by_kind[kind], words[kind], dask_key_name=key)
-    return by_kind, codes, cuts
+    return by_kind, codes
+
+
+def _check_pids(
+    cluster: Cluster,
+    folder: Folder,
+    parts: list[PartInfo],
+    faults: list[Fault],
+    options: params.Ingest,
+    token: str,
+    known: dict[str, TableEntry] | None,
+) -> tuple[list[PartInfo], list[int]]:
+    """The parts to go on with, and the pids at which the final partitions start; `faults` gets those set aside.
+
+    A pid twice in one file is that file's fault. Raises `InputError` for a pid in two files: which one is wrong, only
+    the user knows.
+    """
+    from dask import delayed
+
+    while True:
+        names = [part.name for part in parts]
+        check = delayed(check_pids)(
+            folder,
+            delayed(parts, traverse=False),
+            _partition_rows(parts, cluster.n_threads),
+            known["playlists"].files if known else [],
+            dask_key_name=f"check_pids-{fingerprint(names)}-{token}",
+        )
+        ((twice, cuts),) = cluster.compute("pids", [check])
+        if not twice:
+            return parts, cuts
+        found = [Fault(*one) for one in twice]
+        alone = {fault.file for fault in found if fault.message == TWICE}
+        if options.on_bad_file == "stop" or not alone:
+            raise bad_input(found, "take one of them away")
+        faults += [fault for fault in found if fault.file in alone]
+        parts = [part for part in parts if alone.isdisjoint(part.files)]
 
 
 def _partition_rows(parts: Sequence[PartInfo], n_threads: int) -> int:

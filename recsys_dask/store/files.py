@@ -8,27 +8,21 @@ there when it is started again.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import IO, Any
-from urllib.parse import unquote
 
 import xxhash
 
+from recsys_dask.credentials import keep_credentials, masked, options_for
 from recsys_dask.errors import InputError, StoreError
 
 BLOCK_BYTES = 1 << 24
 """Of a file that is written to an object store, what is held in memory: a larger one is uploaded in parts."""
-
-CREDENTIALS = "RECSYS_DASK_CREDENTIALS"
-"""The environment variable that takes credentials of URLs to worker processes: JSON, protocol://host to both words."""
 
 
 Guard = Callable[[], contextlib.AbstractContextManager[None]]
@@ -68,69 +62,6 @@ class Checked:
 def checksum(data: bytes | memoryview) -> str:
     """XXH3 of the bytes, 128 bits in hexadecimal: it finds what a disk or a network did to them, at memory speed."""
     return xxhash.xxh3_128_hexdigest(data)
-
-
-# ------------------------------------------------------------------------------------------------------ credentials
-
-_URL = re.compile(r"(\b[a-zA-Z][\w+.-]*)://([^\s'\"]+)")
-
-
-def _user_info(protocol: str, behind: str) -> tuple[str, str]:
-    """What is behind `protocol://`, cut into user:secret (or nothing) and the rest.
-
-    A name alone is no secret (sftp://me@host) and may be part of the place (abfs://container@account), save over
-    HTTP, where it may be a token. A secret may hold a raw slash, as those of S3 do.
-    """
-    host = behind.partition("/")[0]
-    info, at, _ = host.rpartition("@")
-    if at and (":" in info or protocol in ("http", "https")):
-        return info, behind[len(info) + 1 :]
-    if ":" in host and not re.fullmatch(r"[^:]*:\d*|.*\]|.*\]:\d*", host):
-        info, at, rest = behind.partition("@")
-        if at:
-            return info, rest
-    return "", behind
-
-
-def masked(text: str) -> str:
-    """A text without the credentials that URLs in it may hold: what is shown, logged and stored."""
-    return _URL.sub(lambda found: f"{found[1]}://{_user_info(found[1], found[2])[1]}", text)
-
-
-def _kept() -> dict[str, list[str]]:
-    return dict(json.loads(os.environ.get(CREDENTIALS) or "{}"))
-
-
-def keep_credentials(url: str) -> str:
-    """The URL without its credentials, which this process, and workers that it starts later, know from now on."""
-
-    def keep(found: re.Match[str]) -> str:
-        info, rest = _user_info(found[1], found[2])
-        if info:
-            user, _, secret = info.partition(":")
-            known = _kept() | {f"{found[1]}://{rest.partition('/')[0]}": [unquote(user), unquote(secret)]}
-            os.environ[CREDENTIALS] = json.dumps(known)
-        return f"{found[1]}://{rest}"
-
-    return _URL.sub(keep, url) if "@" in url else url
-
-
-def _options(url: str) -> dict[str, dict[str, Any]]:
-    """What fsspec is told of each protocol in a URL: credentials that came with a URL of the same host."""
-    options: dict[str, dict[str, Any]] = {}
-    if known := _kept():
-        for protocol, behind in _URL.findall(url):
-            user, secret = known.get(f"{protocol}://{behind.partition('/')[0]}", ("", ""))
-            if not user:
-                continue
-            if protocol in ("s3", "s3a"):
-                options[protocol] = {"key": user, "secret": secret}
-            elif protocol in ("http", "https"):
-                basic = base64.b64encode(f"{user}:{secret}".encode()).decode()
-                options[protocol] = {"client_kwargs": {"headers": {"Authorization": f"Basic {basic}"}}}
-            else:
-                options[protocol] = {"username": user, "password": secret}
-    return options
 
 
 # ----------------------------------------------------------------------------------------------------------- places
@@ -174,7 +105,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
     url = keep_credentials(url)
     try:
-        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **_options(url))
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options_for(url))
     except ImportError as error:
         extra = _EXTRAS.get(url.partition("://")[0])
         fix = f"pip install recsys-dask[{extra}]" if extra else str(error)
@@ -184,8 +115,8 @@ def filesystem(url: str) -> tuple[Any, str]:
     return fs, path
 
 
-def prefix(url: str, path: str, fs: Any) -> str | None:
-    """What stands before a path of `fs` in a URL: `s3://`, `sftp://host`; None where it cannot be told."""
+def prefix(url: str, path: str) -> str | None:
+    """What stands before a path of a file system in a URL: `s3://`, `sftp://host`; None where it cannot be told."""
     url, path = url.rstrip("/"), path.rstrip("/")
     return url[: len(url) - len(path)] if path and url.endswith(path) else None
 
@@ -243,7 +174,7 @@ class Folder:
         path = self.path(name)
         if self.is_local:
             return path
-        before = prefix(self.url, self._place[1], self.fs)
+        before = prefix(self.url, self._place[1])
         return str(self.fs.unstrip_protocol(path)) if before is None else before + path
 
     def exists(self, name: str = "") -> bool:

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from recsys_dask.credentials import masked
 from recsys_dask.errors import StoreError
-from recsys_dask.store.files import Folder, masked, os_errors, reason
+from recsys_dask.store.files import Folder, os_errors, reason
 
 NAME = "scratch/lock.json"
 RENEW_S = 20.0

@@ -52,7 +52,8 @@ class StageReport(msgspec.Struct):
 
 
 class StageEntry(msgspec.Struct):
-    """A finished stage. made_from: the fingerprints, when it was made, of the stages that it reads; lineage: of an
+    """A finished stage. made_from: the fingerprints, when it was made, of the stages that it reads, and of the ingest
+    whose codes it has; lineage: of an
     ingest, the fingerprints before slices were appended, each with the number of files that `rows` had then."""
 
     fingerprint: str
@@ -88,6 +89,22 @@ class Manifest(msgspec.Struct):
         """Every file that belongs to the store."""
         return {file.path for table in self.tables.values() for file in table.files}
 
+    def stage_of(self, table: str) -> str:
+        """The key of the stage that made a table."""
+        return next(key for key, stage in self.stages.items() if table in stage.tables)
+
+    def has_codes_of_now(self, key: str) -> bool:
+        """Whether a stage's codes are those of the vocabularies: slices that were appended since leave them alone."""
+        made_from, ingest = self.stages[key].made_from.get("ingest"), self.stages.get("ingest")
+        return not made_from or not ingest or made_from in (ingest.fingerprint, *ingest.lineage)
+
+    def is_outdated(self, key: str) -> bool:
+        """Whether a stage that this one was made from was done again since, with another result."""
+        return any(
+            need not in self.stages or self.stages[need].fingerprint != fingerprint_ or self.is_outdated(need)
+            for need, fingerprint_ in self.stages[key].made_from.items()
+        )
+
 
 def load(folder: Folder) -> Manifest | None:
     """The store's manifest, or None where there is none. Raises `StoreError` for one that cannot be used."""
@@ -115,6 +132,27 @@ def load(folder: Folder) -> Manifest | None:
 def save(folder: Folder, manifest: Manifest) -> None:
     """The commit: readers see the new tables from here on."""
     folder.write(NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+
+
+def stage_for(table: str) -> str:
+    """The key of the stage that makes a table of this name."""
+    family, _, rest = table.partition("_")
+    item, _, which = rest.removeprefix("items_").partition("_")
+    if family == "popular":
+        return "counts"
+    return f"{'pairs' if family == 'pair' else family}:{item}:{which}" if which else "ingest"
+
+
+def command_for(key: str, url: str) -> str:
+    """The command that does a stage."""
+    stage, _, rest = key.partition(":")
+    item, _, which = rest.partition(":")
+    of_item = f" --item {item}" if item and item != "artist" else ""
+    if stage in ("ingest", "export"):
+        return f"recsys-dask {'run' if stage == 'export' else stage} INPUT {url}{of_item}"
+    if stage == "similar":
+        return f"recsys-dask pairs {url}{of_item} --measure {which}"
+    return f"recsys-dask {stage} {url}{of_item}" + (f" --view {which}" if which else "")
 
 
 def entry_of(name: str, rows: int, file: Checked) -> FileEntry:

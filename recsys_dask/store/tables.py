@@ -159,12 +159,23 @@ class Store:
         return cls(folder, manifests.load(folder) or Manifest.new())
 
     def entry(self, name: str) -> manifests.TableEntry:
-        """The manifest's entry of a table. Raises `StoreError` naming the tables there are."""
-        try:
-            return self.manifest.tables[name]
-        except KeyError:
+        """The manifest's entry of a table. Raises `StoreError` naming the tables there are, and for one whose codes are
+        not those of `artists` and `tracks`: these were made again from another input."""
+        if name not in self.manifest.tables:
             there = ", ".join(sorted(self.manifest.tables)) or "nothing yet"
-            raise StoreError(f"{self.folder.url}: has no table {name}; it holds {there}") from None
+            command = manifests.command_for(manifests.stage_for(name), self.folder.url)
+            raise StoreError(f"{self.folder.url}: has no table {name}, only {there}; make it with: {command}")
+        key = self.manifest.stage_of(name)
+        if not self.manifest.has_codes_of_now(key):
+            raise StoreError(
+                f"{self.folder.url}: the table {name} is of an earlier input; make it again with: "
+                f"{manifests.command_for(key, self.folder.url)}"
+            )
+        return self.manifest.tables[name]
+
+    def has(self, name: str) -> bool:
+        """Whether a table is there and goes with `artists` and `tracks`."""
+        return name in self.manifest.tables and self.manifest.has_codes_of_now(self.manifest.stage_of(name))
 
     def lost(self) -> set[str]:
         """Files that the manifest lists and that are not there, or not as long as they were written."""

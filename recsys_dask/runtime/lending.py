@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from recsys_dask.store.files import CREDENTIALS
+from recsys_dask.credentials import CREDENTIALS
 
 if TYPE_CHECKING:
     from distributed import Client
