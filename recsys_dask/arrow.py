@@ -43,10 +43,12 @@ def int32(numbers: NDArray[np.integer]) -> pa.Array:
 
 
 def int64(values: NDArray[np.integer]) -> pa.Array:
+    """As `int32`, of 64 bits."""
     return _numbers(values, np.int64)
 
 
 def float64(values: NDArray[np.floating]) -> pa.Array:
+    """As `int32`, of floating-point numbers."""
     return _numbers(values, np.float64)
 
 
@@ -59,6 +61,7 @@ def _numbers(values: NDArray[Any], dtype: type) -> pa.Array:
 
 
 def bools(values: NDArray[np.bool_], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """An Arrow array over truth values; null where not `valid`."""
     import pyarrow as pa
 
     return pa.Array.from_buffers(pa.bool_(), len(values), [_bitmap(valid), _bits(values)])

@@ -42,6 +42,8 @@ def parameter(
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
+    """`sample`: generated slices."""
+
     playlists: int = parameter(1_000, "How many playlists to write.", low=1, high=10_000_000)
     seed: int = parameter(0, "The same seed writes the same bytes.", low=0)
     copies: float = parameter(0.0, "Share of playlists that nearly repeat another one.", low=0.0, high=0.99)
@@ -49,6 +51,8 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Ingest:
+    """`ingest`: which files, and how they are read."""
+
     files: int | None = parameter(None, "Take only the first N files by name.", low=1)
     on_bad_file: str = parameter(
         "stop", "A file that cannot be read stops the run, or is set aside.", choices=("stop", "skip")
@@ -67,11 +71,15 @@ class Ingest:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
+    """`counts`: popular artists and tracks."""
+
     top: int = parameter(10_000, "How many popular artists (tracks) to keep, by mentions.", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
+    """`pairs`: the two views."""
+
     item: str = parameter("artist", "What is counted and compared.", choices=ITEMS)
     view: str | None = parameter(None, "Only this view of the pairs (default: both).", choices=VIEWS)
     mentions_over: int | None = parameter(
@@ -88,6 +96,8 @@ class Pairs:
 
 @dataclasses.dataclass(frozen=True)
 class Similar:
+    """`pairs`: the similarity tables."""
+
     item: str = parameter("artist", "What is compared.", choices=ITEMS)
     measure: str | None = parameter(None, "Only this measure's similarity table (default: all).", choices=measures)
     best: int = parameter(20, "How many similar items to keep an item.", low=1, high=1_000)
@@ -100,6 +110,8 @@ class Similar:
 
 @dataclasses.dataclass(frozen=True)
 class Export:
+    """`export`: which files."""
+
     item: str = parameter("artist", "What to export.", choices=ITEMS)
     parquet: bool = parameter(False, "Write pairs.parquet beside pairs.csv.")
     rows: bool = parameter(False, "Write the article's row table, playlist_1.csv … of 500,000 rows.")
@@ -107,11 +119,15 @@ class Export:
 
 @dataclasses.dataclass(frozen=True)
 class Redo:
+    """What is finished."""
+
     rebuild: bool = parameter(False, "Do all steps of this command again, finished or not.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Lookup:
+    """`similar`: what is asked."""
+
     method: str = parameter("cosine", "Whose similarity table to ask.", choices=measures)
     item: str = parameter("artist", "What is asked about.", choices=ITEMS)
     k: int = parameter(20, "How many similar items to list.", low=1)

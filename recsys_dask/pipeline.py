@@ -124,6 +124,7 @@ def _new_files(store: Store, inputs: Sequence[InputFile]) -> list[InputFile]:
 
 
 def counts_step(options: params.Counts) -> Step:
+    """The tops of both vocabularies."""
     return Step(
         "counts",
         dataclasses.asdict(options),

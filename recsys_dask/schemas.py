@@ -17,6 +17,8 @@ WEIGHT_BITS = 30
 
 @dataclass(frozen=True)
 class Column:
+    """A column: its Arrow type and what it means."""
+
     name: str
     dtype: str
     meaning: str
@@ -24,6 +26,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
+    """A table: its columns, and those that its rows are in the order of."""
+
     columns: tuple[Column, ...]
     order: tuple[str, ...]
 

@@ -50,7 +50,8 @@ def merge_bucket(folder: Folder, token: str, kind: str, bucket: int, parts: Sequ
         sums[places, 0] += values(found["n_mentions"])  # an id is in a part once: no place repeats
         sums[places, 1] += values(found["n_playlists"])
         pid = values(found["first_pid"])
-        earlier = np.flatnonzero(pid < first[places, 0])
+        nobody = first[places, 1] == np.iinfo(np.int64).max  # has it yet; a pid may be as high as that too
+        earlier = np.flatnonzero((pid < first[places, 0]) | nobody)
         first[places[earlier]] = np.stack([pid[earlier], np.full(len(earlier), number), earlier], 1)
 
     pieces, owners = [], []
@@ -178,6 +179,7 @@ def codes_of(folder: Folder, kind: str, token: str) -> Index:
 
 
 def forget_codes() -> None:
+    """Give the memory of `codes_of` back."""
     _load_codes.cache_clear()
 
 

@@ -181,6 +181,7 @@ def _write_groups(folder: Folder, path: str, table: pa.Table, starts: Sequence[i
 
 
 def read_bucket(folder: Folder, part: PartInfo, kind: str, bucket: int, columns: list[str] | None) -> pa.Table | None:
+    """The rows of one hash bucket of a part's vocabulary; None where it has none."""
     starts = part.buckets[kind]
     if starts[bucket] == starts[bucket + 1]:
         return None

@@ -7,7 +7,6 @@ what remains of the file around the playlists goes there too, so nothing is acce
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
@@ -17,8 +16,6 @@ from numpy.typing import NDArray
 from recsys_dask.kernels import kernel
 
 BLOCK_BYTES = 1 << 24
-_KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z')
-_KEY_BYTES = 4_096
 _BLANK = b" \t\r\n"
 
 
@@ -99,8 +96,7 @@ def segments(stream: IO[bytes], head: bytes, target: int) -> Iterator[Segment | 
                     continue
                 around += block[done : at + 1]
                 done = at + 1
-                key = _KEY.search(bytes(around[-_KEY_BYTES:-1]))
-                if key and json.loads(key[1]) == "playlists":
+                if _key(around) == "playlists":
                     if seen:
                         raise Twice
                     inside, seen, cut = True, True, False
@@ -116,6 +112,8 @@ def segments(stream: IO[bytes], head: bytes, target: int) -> Iterator[Segment | 
                 inside, done = False, at
             elif sign == b"," and len(current) + at - done >= target:
                 current += block[done:at]
+                if not current.strip(_BLANK):
+                    current += b","  # nothing before a comma
                 yield Segment(bytes(current), start)
                 current.clear()
                 done, start, cut = at + 1, offset + at + 1, True
@@ -126,6 +124,24 @@ def segments(stream: IO[bytes], head: bytes, target: int) -> Iterator[Segment | 
         moved += start - first
     around += current  # an array without an end: the decoder will say where it breaks off
     yield Around(bytes(around), moved_at, moved)
+
+
+def _key(around: bytearray) -> str | None:
+    """The key of the array that has just been opened at the end of `around`; None where there is none.
+
+    A quote within a text stands behind a backslash, the one that opens it does not.
+    """
+    head = around[:-1].rstrip(_BLANK)
+    if not head.endswith(b":"):
+        return None
+    head = head[:-1].rstrip(_BLANK)
+    start = head.rfind(b'"', 0, -1)
+    while start > 0 and head[start - 1] == 92:
+        start = head.rfind(b'"', 0, start)
+    try:
+        return str(json.loads(head[start:])) if start >= 0 else None
+    except ValueError:
+        return None
 
 
 DEEPEST = 900

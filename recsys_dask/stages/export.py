@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import re
 from collections.abc import Sequence
@@ -86,13 +84,17 @@ def ids_by_code(store: Store, item: str, columns: Sequence[str] = ()) -> pa.Tabl
 
 def write_counts(store: Store, item: str, out: Folder, name: str) -> list[FileEntry]:
     """The task: `artist_counts.csv`, by code: by falling mentions on a first ingest."""
+    import pyarrow as pa
+    import pyarrow.csv
+
     table = store.table(f"{item}s", [f"{item}_id", "n_mentions", "n_playlists", f"{item}_name"])
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([f"{item}_uri", "count", "n_playlists", f"{item}_name"])
-    for batch in table.to_batches():
-        rows.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
-    return [put(out, name, text.getvalue().encode(), table.num_rows)]
+    header = f"{item}_uri,count,n_playlists,{item}_name\n"
+    with out.writing(name) as file:
+        file.write(header.encode())
+        options = pyarrow.csv.WriteOptions(include_header=False)
+        with pa.PythonFile(file, "w") as sink:
+            pyarrow.csv.write_csv(table, sink, write_options=options)
+    return [entry_of(name, table.num_rows, file)]
 
 
 def write_pairs(store: Store, item: str, out: Folder, name: str, form: str) -> list[FileEntry]:

@@ -26,6 +26,8 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class TableEntry(msgspec.Struct, frozen=True):
+    """The files of a table, in its order."""
+
     files: list[FileEntry]
 
     @property
@@ -74,6 +76,8 @@ class InputFile(msgspec.Struct, frozen=True, order=True):
 
 
 class Manifest(msgspec.Struct):
+    """A store: its input, its finished stages and its tables."""
+
     format: int
     package: str
     inputs: list[InputFile] = []
