@@ -263,6 +263,7 @@ def advance(
                 made = first.run(cluster, store, {key: token + attempt for key, (_, token, _) in due.items()})
                 check()
                 _commit(store, [(step, token, *made[key]) for key, (step, token, _) in due.items()])
+    _sweep(store, [(step, False) for step, _, _ in plan], progress)  # of workers that died in this run
     return [Outcome(step.key, store.manifest.stages[step.key].report, reason is not None) for step, _, reason in plan]
 
 

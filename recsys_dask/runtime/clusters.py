@@ -215,6 +215,8 @@ def _bytes(text: str) -> int:
 
     try:
         value = int(parse_bytes(text))
+        if not any(sign.isdigit() for sign in text):
+            raise ValueError
     except (ValueError, OverflowError):
         raise UsageError(f"--memory-limit is {text!r}: give a size such as 2GB or 800MiB") from None
     if value <= 0:

@@ -162,7 +162,7 @@ class Lock:
         """Put our lock in the place of what was found there; whether that came out well."""
         data = msgspec.json.encode(self.holder)
         if self.folder.is_local:
-            return (found is None or _moved_away(self.folder, found)) and _created(self.folder, data)
+            return _created(self.folder, data) if found is None else _replaced(self.folder, found, data)
         if found is not None:
             self.folder.write(NAME, data)
         elif not _created_remotely(self.folder, data):
@@ -276,27 +276,43 @@ def _created(folder: Folder, data: bytes) -> bool:
     return False
 
 
-def _moved_away(folder: Folder, stale: Found) -> bool:
-    """Take a stale local lock file away: only one run succeeds in renaming it."""
-    path = folder.path(NAME)
-    aside = f"{path}.{secrets.token_hex(6)}.tmp"
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
+def _replaced(folder: Folder, stale: Found, data: bytes) -> bool:
+    """Put `data` in the place of a stale local lock; only one of several runs succeeds.
+
+    They take turns by a file lock of the operating system, which goes with its process. The lock file itself is there
+    all the time, so that nobody finds the place free.
+    """
+    with _turn(folder):
+        found = _read(folder)
+        if found is None or (isinstance(found, Holder) and not (isinstance(stale, Holder) and _is(found, stale))):
+            return False  # another run was faster
+        folder.write(NAME, data)
         return True
-    except OSError as error:
-        raise _not_writable(folder, error) from None
-    try:
-        with open(aside, "rb") as file:
-            moved = _said(file.read())
-        if isinstance(moved, Holder) and not (isinstance(stale, Holder) and moved.token == stale.token):
-            with contextlib.suppress(OSError):
-                os.link(aside, path)  # another run's, which was faster: back with it
-            return False
-        return True
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
+
+
+@contextlib.contextmanager
+def _turn(folder: Folder) -> Iterator[None]:
+    """One process at a time, of those that take a lock over."""
+    import fcntl
+
+    path = folder.path(f"{NAME}.turn")
+    while True:
+        try:
+            with open(path, "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                try:
+                    mine = os.fstat(file.fileno()).st_ino == os.stat(path).st_ino
+                except FileNotFoundError:
+                    mine = False
+                if not mine:
+                    continue  # the file that it waited for was removed by the one before
+                try:
+                    yield
+                finally:
+                    os.unlink(path)
+                return
+        except OSError as error:
+            raise _not_writable(folder, error) from None
 
 
 def _created_remotely(folder: Folder, data: bytes) -> bool:

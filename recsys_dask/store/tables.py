@@ -164,7 +164,7 @@ class Store:
         if name not in self.manifest.tables:
             there = ", ".join(sorted(self.manifest.tables)) or "nothing yet"
             command = manifests.command_for(manifests.stage_for(name), self.folder.url)
-            raise StoreError(f"{self.folder.url}: has no table {name}, only {there}; make it with: {command}")
+            raise StoreError(f"{self.folder.url}: has no table {name}; it holds {there}; make it with: {command}")
         key = self.manifest.stage_of(name)
         if not self.manifest.has_codes_of_now(key):
             raise StoreError(
