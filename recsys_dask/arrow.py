@@ -30,7 +30,7 @@ def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 def values(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """A numeric column without nulls as a numpy array, read-only."""
     column = whole(column)
-    dtype = np.dtype(str(column.type))
+    dtype = np.dtype(column.type.to_pandas_dtype())
     data = column.buffers()[1]
     if data is None:
         return np.zeros(0, dtype)

@@ -267,6 +267,7 @@ def test_a_commit_file_that_is_no_such_thing_is_passed_over(tmp_path, slices):
 def quick(monkeypatch):
     monkeypatch.setattr(lock, "SETTLE_S", 0.02)
     monkeypatch.setattr(lock, "RENEW_S", 0.05)
+    monkeypatch.setattr(lock, "LOOK_AGAIN_S", (0.01, 0.02, 0.0))
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -578,6 +579,33 @@ def test_a_view_can_be_rebuilt_alone(copy, client, expected):
     assert not differing(expected, tables_of(copy))
 
 
+@pytest.fixture
+def grown(tmp_path, slices, client) -> Path:
+    """A store to whose first slices the others were appended: its codes are not by falling mentions."""
+    api.run(slices, tmp_path / "grown", client=client, files=N_FILES // 2)
+    api.run(slices, tmp_path / "grown", client=client, append=True)
+    return tmp_path / "grown"
+
+
+def test_codes_of_a_grown_store_change_when_it_is_rebuilt(grown, slices, client, expected):
+    """So all that was made from the earlier ones is made again, even if only the ingest was asked for."""
+    assert differing(expected, tables_of(grown))
+    api.ingest(slices, grown, client=client, rebuild=True)
+    with pytest.raises(StoreError, match="earlier input"):
+        api.similar(grown, api_id(grown))
+    api.run(slices, grown, client=client)
+    assert not differing(expected, tables_of(grown))
+
+
+def test_nothing_is_appended_to_a_damaged_store(grown, slices, client, expected):
+    first(grown, "tables/rows/*").unlink()
+    with pytest.raises(StoreError, match=r"nothing can be appended, since tables/rows/.* is missing"):
+        api.run(slices, grown, client=client, append=True)
+    api.run(slices, grown, client=client)
+    assert not differing(expected, tables_of(grown))
+    assert only_what_is_listed(grown)
+
+
 def test_rebuild_goes_with_commands_that_make_tables():
     for name in ("run", "ingest", "counts", "pairs"):
         assert params.Redo in api.COMMANDS[name].options
@@ -590,10 +618,11 @@ def test_rebuild_goes_with_commands_that_make_tables():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
-def test_whoever_is_killed_whenever_the_tables_are_the_same(tmp_path, client):
+def test_whoever_is_killed_whenever_the_tables_are_the_same(tmp_path, client, capsys):
     """The counts go to docs/reliability.md by hand: see there."""
     api.sample(tmp_path / "whole", playlists=2_000, seed=5, client=client)
     slices = resliced(tmp_path / "whole", tmp_path / "slices", 100)
     kills, seconds = campaign(slices, tmp_path, seed=2, stores=4)
-    print(f"\n{table(kills)}\n{kills.total()} kills in {seconds:.0f} s, all tables equal")
+    with capsys.disabled():
+        print(f"\n{table(kills)}\n{kills.total()} kills in {seconds:.0f} s, all tables equal")
     assert kills.total() >= 20

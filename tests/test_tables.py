@@ -6,7 +6,7 @@ import csv
 import json
 import tempfile
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -477,6 +477,19 @@ def test_small_vocabulary_files_and_buckets(
     store = opened(tmp_path / "store")
     assert len(store.entry("artists").files) > 2 and len(store.entry("tracks").files) > 9
     check_same(store, reference)
+
+
+def test_ids_of_many_lengths_in_buckets(tmp_path: Path, client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table's ids are of any length: those that two parts share meet, however long the others of each part are."""
+    pairs_ = [(pid, f"i{k}" if pid < 100 or k else f"a-long-one-of-{pid}") for pid in range(200) for k in range(20)]
+    lines = "".join(f"{pid},{item}\n" for pid, item in pairs_)
+    (tmp_path / "table.csv").write_text(f"playlist,item\n{lines}")
+    monkeypatch.setattr(ingest, "BUCKET_BYTES", 2_000)
+    monkeypatch.setattr(budget, "LARGEST_PART_BYTES", 4_000)
+    api.ingest(tmp_path / "table.csv", tmp_path / "store", client=client)
+    found = {row["artist_id"]: row["n_mentions"] for row in listed(opened(tmp_path / "store"), "artists")}
+    assert found == Counter(item for _, item in pairs_)
+    assert opened(tmp_path / "store").entry("artists").rows == len(found)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,10 @@ def hashes(keys):  # type: ignore[no-untyped-def]
     out = np.empty(len(keys), np.uint64)
     for row in range(len(keys)):
         h = np.uint64(0x9E3779B97F4A7C15)
-        for word in range(keys.shape[1]):
+        words = keys.shape[1]
+        while words > 1 and keys[row, words - 1] == 0:  # padding: one part may pad wider than another
+            words -= 1
+        for word in range(words):
             h = (h ^ keys[row, word]) * np.uint64(0xFF51AFD7ED558CCD)
             h ^= h >> np.uint64(32)
         h *= np.uint64(0xC4CEB9FE1A85EC53)

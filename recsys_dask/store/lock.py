@@ -32,6 +32,9 @@ STALE_S = 300.0
 SETTLE_S = 2.0
 """How long another run may need between looking for a lock on an object store and writing its own."""
 
+LOOK_AGAIN_S = (0.05, 0.2, 0.5, 0.0)
+"""How long to wait, each time, for a lock file that says nothing yet."""
+
 ATTEMPTS = 5
 SAME_START_S = 3.0
 """Two readings of a process's start differ by less: the system's clock is set now and then."""
@@ -241,7 +244,7 @@ def _is(found: Found, holder: Holder) -> bool:
 
 def _read(folder: Folder) -> Found:
     """What the lock file says. Locally it may be read in the instant in which it is written."""
-    for wait in (0.05, 0.2, 0.5, 0.0) if folder.is_local else (0.0,):
+    for wait in LOOK_AGAIN_S if folder.is_local else (0.0,):
         try:
             found = _said(folder.read(NAME))
         except (FileNotFoundError, NotADirectoryError):
@@ -284,8 +287,8 @@ def _replaced(folder: Folder, stale: Found, data: bytes) -> bool:
     """
     with _turn(folder):
         found = _read(folder)
-        if found is None or (isinstance(found, Holder) and not (isinstance(stale, Holder) and _is(found, stale))):
-            return False  # another run was faster
+        if found is None or (isinstance(found, Holder) and found != stale):
+            return False  # another run was faster, or this one was heard of again
         folder.write(NAME, data)
         return True
 
@@ -298,6 +301,7 @@ def _turn(folder: Folder) -> Iterator[None]:
     path = folder.path(f"{NAME}.turn")
     while True:
         try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 try:
