@@ -71,7 +71,7 @@ def _command(name: str, arguments: Sequence[click.Argument], extra: Sequence[cli
 
 def _answer(act: Callable[[], None], debug: bool) -> None:
     """Do it, and turn what goes wrong into one line and an exit code."""
-    from recsys_dask.runtime.interrupts import Interrupted, stoppable
+    from recsys_dask.runtime.interrupts import Interrupted, end, stoppable
 
     try:
         with stoppable(_abandon):
@@ -84,7 +84,9 @@ def _answer(act: Callable[[], None], debug: bool) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt as error:
         click.echo("recsys-dask: interrupted; the same command goes on from here", err=True)
-        sys.exit(error.exit_code if isinstance(error, Interrupted) else INTERRUPTED)
+        if isinstance(error, Interrupted):
+            end(error.exit_code, _abandon)  # a cluster that was interrupted while it closed keeps Python for a while
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

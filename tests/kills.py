@@ -244,7 +244,7 @@ def campaign(slices: Path, folder: Path, seed: int, stores: int) -> tuple[Counte
         where = ("local", "running")[number % 2]
         store = folder / f"store-{number}"
         with _cluster(where, folder) as running:
-            for stage, victim in _plans(rng, where):
+            for stage, victim in _plans(rng, where, number):
                 kills.update(_advance(rng, store, slices, files, running, where, stage, victim))
             _end(store, slices, running)
         assert not differing(expected, tables_of(store)), differing(expected, tables_of(store))
@@ -255,11 +255,13 @@ def campaign(slices: Path, folder: Path, seed: int, stores: int) -> tuple[Counte
     return kills, time.monotonic() - started
 
 
-def _plans(rng: random.Random, where: str) -> Iterator[tuple[str, str]]:
-    """Stages in their order, and who is to die in each."""
-    victims = list(VICTIMS[where]) * 3
+def _plans(rng: random.Random, where: str, number: int) -> Iterator[tuple[str, str]]:
+    """Stages in their order, and who is to die in each: in the first one in turn."""
+    victims = list(VICTIMS[where]) * (len(STAGES) // len(VICTIMS[where]))
+    first = victims.pop(number // 2 % len(VICTIMS[where]))
     rng.shuffle(victims)
-    yield from zip(STAGES, victims, strict=False)
+    victims.insert(0, first)
+    yield from zip(STAGES, victims, strict=True)
 
 
 @contextlib.contextmanager
@@ -294,7 +296,7 @@ def _advance(
         ):
             assert command.wait() == 0, command.errors()
             return []
-        time.sleep(rng.random() * (2.0 if stage == "decode" else 0.6))
+        time.sleep(rng.random() * (1.0 if stage == "decode" else 0.6))
         at = stage_of(store, files)
         if not command.running() or at == "ended":
             assert command.wait() == 0, command.errors()

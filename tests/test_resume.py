@@ -622,7 +622,7 @@ def test_whoever_is_killed_whenever_the_tables_are_the_same(tmp_path, client, ca
     """The counts go to docs/reliability.md by hand: see there."""
     api.sample(tmp_path / "whole", playlists=2_000, seed=5, client=client)
     slices = resliced(tmp_path / "whole", tmp_path / "slices", 100)
-    kills, seconds = campaign(slices, tmp_path, seed=2, stores=4)
+    kills, seconds = campaign(slices, tmp_path, seed=2, stores=8)
     with capsys.disabled():
         print(f"\n{table(kills)}\n{kills.total()} kills in {seconds:.0f} s, all tables equal")
     assert kills.total() >= 20
