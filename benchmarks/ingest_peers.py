@@ -36,6 +36,14 @@ import pyarrow.parquet as pq
 
 from recsys_dask import schemas
 
+IMPORTS = {
+    "article": ["pandas"],
+    "pyarrow_json": ["pyarrow.json"],
+    "polars_json": ["polars"],
+    "duckdb_json": ["duckdb"],
+}
+"""What is imported before the clock of the work starts, as our own kernels are loaded before ours does."""
+
 Paths = Sequence[str | Path]
 
 TABLES = ("playlists", "rows", "artists", "tracks")

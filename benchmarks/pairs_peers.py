@@ -25,6 +25,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+IMPORTS = {"scipy_stage": ["scipy.sparse"], "polars_stage": ["polars"], "duckdb_stage": ["duckdb"]}
+"""What is imported before the clock of the work starts, as our own kernels are loaded before ours does."""
+
 Codes = Sequence[int] | np.ndarray
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 

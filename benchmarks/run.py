@@ -31,7 +31,10 @@ import json, sys, time
 from pathlib import Path
 if __name__ == "__main__":
     module, name, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    function = getattr(__import__(f"benchmarks.{module}", fromlist=[name]), name)
+    module = __import__(f"benchmarks.{module}", fromlist=[name])
+    function = getattr(module, name)
+    for library in module.IMPORTS.get(name, ()):
+        __import__(library)
     started = time.perf_counter()
     function(*arguments)
     print(time.perf_counter() - started)
@@ -154,7 +157,7 @@ def pairs(slices: Path, folder: Path, runs: int, peers: list[str]) -> None:
     key = "pairs:artist:full"
 
     def run_ours() -> float:
-        ours("pairs", str(store), "--view", "full", "--measure", "cosine", "--workers", str(WORKERS), "--rebuild")
+        ours("pairs", str(store), "--view", "full", "--measure", "cosine", "--rebuild")
         return stage_seconds(store, key)
 
     mine = best(runs, run_ours)

@@ -68,15 +68,16 @@ def sample(
     A folder that holds them already is left as it is. Returns the folder. Raises `StoreError` if it cannot be
     written, `UsageError` for parameters.
     """
-    from recsys_dask.runtime.clusters import connect
+    from recsys_dask.runtime.connecting import connect
     from recsys_dask.runtime.preflight import Reach
+    from recsys_dask.stages.sample import SMALL
     from recsys_dask.stages.sample import sample as stage
     from recsys_dask.store.files import Folder
 
     options, cluster_options = params.make(params.Sample, params.Cluster, values=parameters)
     folder = Folder(os.fspath(out))
     reach = Reach(writes={"output": folder})
-    with connect(cluster_options, client, progress, reach) as cluster:
+    with connect(cluster_options, client, progress, reach, options.playlists <= SMALL) as cluster:
         stage(cluster, folder, options)
     return out if isinstance(out, Path) else folder.url
 
@@ -96,7 +97,8 @@ def run(
     depends on it. Returns what became of each step. Raises `InputError`, `StoreError`, `ClusterError`, `BudgetError`,
     `UsageError`.
     """
-    from recsys_dask import pipeline
+
+    from recsys_dask import steps
     from recsys_dask.formats.inputs import find
 
     options = COMMANDS["run"].options
@@ -104,11 +106,11 @@ def run(
     _check_rows(pairs_)
     inputs = find(source, ingest_.files)
 
-    def steps(opened: Store) -> list[Step]:
+    def wanted(opened: Store) -> list[Step]:
         append = dataclasses.replace(ingest_, append=ingest_.append and not redo.rebuild)
-        return pipeline.steps_for(inputs, opened, append, counts_, pairs_, similar_, export_)
+        return steps.steps_for(inputs, opened, append, counts_, pairs_, similar_, export_)
 
-    return _advance(store, steps, redo, cluster, client, progress, new=True, inputs=inputs)
+    return _advance(store, wanted, redo, cluster, client, progress, new=True, inputs=inputs)
 
 
 @command(params.Ingest, params.Counts, params.Pairs, params.Similar, params.Cluster)
@@ -146,17 +148,18 @@ def ingest(
 
     Raises `InputError` naming every file that is wrong, and what `run` raises.
     """
-    from recsys_dask import pipeline
+
+    from recsys_dask import steps
     from recsys_dask.formats.inputs import find
 
     options, redo, cluster = params.make(*COMMANDS["ingest"].options, values=parameters)
     inputs = find(source, options.files)
 
-    def steps(opened: Store) -> list[Step]:
+    def wanted(opened: Store) -> list[Step]:
         append = dataclasses.replace(options, append=options.append and not redo.rebuild)
-        return [pipeline.ingest_step(inputs, append, opened)]
+        return [steps.ingest_step(inputs, append, opened)]
 
-    return _advance(store, steps, redo, cluster, client, progress, new=True, inputs=inputs)
+    return _advance(store, wanted, redo, cluster, client, progress, new=True, inputs=inputs)
 
 
 @command(params.Counts, params.Redo, params.Cluster)
@@ -164,10 +167,11 @@ def counts(
     store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
 ) -> list[Outcome]:
     """The most mentioned artists and tracks: `popular_artist`, `popular_track`. Raises what `run` raises."""
-    from recsys_dask import pipeline
+
+    from recsys_dask import steps
 
     options, redo, cluster = params.make(*COMMANDS["counts"].options, values=parameters)
-    return _advance(store, lambda opened: [pipeline.counts_step(options)], redo, cluster, client, progress)
+    return _advance(store, lambda opened: [steps.counts_step(options)], redo, cluster, client, progress)
 
 
 @command(params.Pairs, params.Similar, params.Redo, params.Cluster)
@@ -178,14 +182,15 @@ def pairs(
 
     Raises `BudgetError` where the pairs do not fit the memory, and what `run` raises.
     """
-    from recsys_dask import pipeline
+
+    from recsys_dask import steps
 
     options, similarity, redo, cluster = params.make(*COMMANDS["pairs"].options, values=parameters)
     _check_rows(options)
-    steps = pipeline.pairs_steps(options, similarity)
-    if not steps:
+    wanted = steps.pairs_steps(options, similarity)
+    if not wanted:
         raise UsageError(f"--view {options.view} has no --measure {similarity.measure}: leave one of them out")
-    return _advance(store, lambda opened: steps, redo, cluster, client, progress)
+    return _advance(store, lambda opened: wanted, redo, cluster, client, progress)
 
 
 @command(params.Export, params.Cluster)
@@ -201,8 +206,9 @@ def export(
 
     Raises `StoreError` where the store lacks the counts or `out` cannot be written.
     """
-    from recsys_dask import pipeline
-    from recsys_dask.runtime.clusters import connect
+
+    from recsys_dask import steps
+    from recsys_dask.runtime.connecting import connect
     from recsys_dask.runtime.preflight import Reach
     from recsys_dask.store.files import Folder
     from recsys_dask.store.manifest import NAME
@@ -211,8 +217,8 @@ def export(
     opened, folder = _opened(store), Folder(os.fspath(out))
     opened.entry(f"popular_{options.item}")
     reach = Reach(reads={"store": opened.folder.full(NAME)}, writes={"output": folder})
-    with connect(cluster_options, client, progress, reach) as cluster:
-        entries, _ = pipeline.standalone_export(cluster, opened, options, _row_filter(opened), folder)
+    with connect(cluster_options, client, progress, reach, steps.is_small(opened, [], False)) as cluster:
+        entries, _ = steps.standalone_export(cluster, opened, options, _row_filter(opened), folder)
     return [folder.full(file.path) for entry in entries.values() for file in entry.files]
 
 
@@ -240,14 +246,17 @@ def check(
 
     Raises `StoreError` with a line for each file that is missing, cut short or altered, and `ClusterError`.
     """
-    from recsys_dask.runtime.clusters import connect
+
+    from recsys_dask import steps
+    from recsys_dask.runtime.connecting import connect
     from recsys_dask.runtime.preflight import Reach
     from recsys_dask.stages.check import check as stage
     from recsys_dask.store.manifest import NAME
 
     (options,) = params.make(params.Cluster, values=parameters)
     opened = _opened(store)
-    with connect(options, client, progress, Reach(reads={"store": opened.folder.full(NAME)})) as cluster:
+    reach = Reach(reads={"store": opened.folder.full(NAME)})
+    with connect(options, client, progress, reach, steps.is_small(opened, [], False)) as cluster:
         return stage(cluster, opened)
 
 
@@ -283,7 +292,7 @@ def _row_filter(store: Store) -> tuple[int, int]:
 
 def _advance(
     store: Place,
-    steps: Callable[[Store], Sequence[Step]],
+    wanted: Callable[[Store], Sequence[Step]],
     redo: params.Redo,
     cluster: params.Cluster,
     client: Client | None,
@@ -292,8 +301,9 @@ def _advance(
     inputs: Sequence[Any] = (),
 ) -> list[Outcome]:
     """Do what is not finished of some steps, as the only one who writes to the store."""
-    from recsys_dask import pipeline
-    from recsys_dask.runtime.clusters import connect
+
+    from recsys_dask import pipeline, steps
+    from recsys_dask.runtime.connecting import connect
     from recsys_dask.runtime.preflight import Reach
     from recsys_dask.runtime.progress import Progress
     from recsys_dask.store import lock
@@ -311,7 +321,7 @@ def _advance(
 
         @contextmanager
         def connected() -> Iterator[Cluster]:
-            with connect(cluster, client, progress, reach) as made:
+            with connect(cluster, client, progress, reach, steps.is_small(opened, inputs, redo.rebuild)) as made:
                 yield made
 
-        return pipeline.advance(opened, steps(opened), connected, seen, redo.rebuild, mine.check)
+        return pipeline.advance(opened, wanted(opened), connected, seen, redo.rebuild, mine.check)

@@ -114,16 +114,17 @@ def compile_once() -> str:
 def compile_all() -> None:
     """Run every kernel once on next to nothing. A cache that cannot be read is thrown away first."""
     try:
-        _run_once()
+        load()
     except Exception:
         for folder in cache_folder().glob("*/"):  # numba's; the lock file stays
             shutil.rmtree(folder, ignore_errors=True)
-        _run_once()
+        load()
     stamp().parent.mkdir(parents=True, exist_ok=True)
     stamp().touch()
 
 
-def _run_once() -> None:
+def load() -> None:
+    """Have every kernel ready in this process: from the cache where they are compiled, which takes half a second."""
     for name in MODULES:
         importlib.import_module(name).warm()
 

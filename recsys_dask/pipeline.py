@@ -1,10 +1,4 @@
-"""The order of the stages: what is finished, what is to be redone and why, and the commit of each.
-
-ingest -> counts -> pairs (article, full) -> similar (a measure each) -> export
-
-The embeddings, their neighbours and the default recommender come between `similar` and `export`: each is one more
-`Step` in `steps_for`.
-"""
+"""Advancing a store: what is finished, what is to be redone and why, and the commit of each step."""
 
 from __future__ import annotations
 
@@ -19,17 +13,10 @@ from typing import Any
 
 import recsys_dask
 from recsys_dask import params
-from recsys_dask.cooccurrence.measures import MEASURES
-from recsys_dask.errors import Fault, StoreError, bad_input
-from recsys_dask.formats.inputs import exists, format_of
+from recsys_dask.errors import StoreError
 from recsys_dask.formats.parts import SCRATCH
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.runtime.progress import Progress
-from recsys_dask.stages.counts import counts
-from recsys_dask.stages.export import export
-from recsys_dask.stages.ingest import decoded_before, ingest
-from recsys_dask.stages.pairs import Earlier, pairs
-from recsys_dask.stages.similar import similar
 from recsys_dask.store import lock
 from recsys_dask.store import manifest as manifests
 from recsys_dask.store.files import Folder
@@ -62,11 +49,6 @@ class Step:
     onto: str = ""
 
 
-def _alone(key: str, run: Callable[[Cluster, Store, str], Made]) -> Callable[..., dict[str, Made]]:
-    """The `run` of a step that has no company."""
-    return lambda cluster, store, tokens: {key: run(cluster, store, tokens[key])}
-
-
 @dataclasses.dataclass
 class Outcome:
     """What became of a step: its report, and whether it was done now."""
@@ -74,135 +56,6 @@ class Outcome:
     key: str
     report: StageReport
     fresh: bool
-
-
-def ingest_step(inputs: Sequence[InputFile], options: params.Ingest, store: Store) -> Step:
-    """Slices to tables; the result depends on the files, and on whether bad ones are set aside.
-
-    With `append` only the files that the store lacks are read. A store that was filled by appending from these very
-    files counts as finished. Raises `InputError` for an append to a store whose slices have changed or gone.
-    """
-    settings = {"on_bad_file": options.on_bad_file, **format_of(inputs).settings(options)}
-    made = store.manifest.stages.get("ingest")
-    appends = options.append and made is not None
-    if appends and format_of(inputs).whole:
-        raise StoreError("--append adds slices; a table is read as a whole: leave --append out")
-    left = _new_files(store, inputs) if appends else list(inputs)
-    known = {name: store.manifest.tables[name] for name in made.tables} if appends and made else None
-
-    def run(cluster: Cluster, store: Store, token: str) -> Made:
-        entries, report, set_aside = ingest(cluster, store.folder, left, options, token, known)
-        store.manifest.inputs = sorted({*store.manifest.inputs, *left}) if appends else list(inputs)
-        store.manifest.set_aside = [*store.manifest.set_aside, *set_aside] if appends else set_aside
-        return entries, report
-
-    together = sorted({*store.manifest.inputs, *left}) if appends else list(inputs)
-    same = made and together == store.manifest.inputs and made.params == settings | {"input": made.params["input"]}
-    return Step(
-        "ingest",
-        settings | {"input": fingerprint(together)},
-        (),
-        _alone("ingest", run),
-        scratch=SCRATCH,
-        resumable=lambda folder: {name for one in decoded_before(folder, left, options) for name in one.names},
-        standing=made.fingerprint if made and same else "",
-        onto=made.fingerprint if made and appends else "",
-    )
-
-
-def _new_files(store: Store, inputs: Sequence[InputFile]) -> list[InputFile]:
-    """The files that the store lacks. Raises `InputError` naming those that have changed or gone since."""
-    before = {file.path: file for file in store.manifest.inputs}
-    listed = {file.path for file in inputs}
-    faults = [
-        Fault(file.path, "", "changed since it was ingested") for file in inputs if before.get(file.path, file) != file
-    ]
-    faults += [Fault(path, "", "is gone") for path in before.keys() - listed if not exists(path)]
-    if faults:
-        raise bad_input(faults, "an append only adds; --rebuild reads everything again")
-    return [file for file in inputs if file.path not in before]
-
-
-def counts_step(options: params.Counts) -> Step:
-    """The tops of both vocabularies."""
-    return Step(
-        "counts",
-        dataclasses.asdict(options),
-        ("ingest",),
-        _alone("counts", lambda cluster, store, token: counts(cluster, store, options, token)),
-    )
-
-
-def pairs_steps(options: params.Pairs, similarity: params.Similar) -> list[Step]:
-    """The views of the pairs that are asked for, and the similarity tables made from them."""
-    measures = [MEASURES[similarity.measure]] if similarity.measure else list(MEASURES.values())
-    steps = []
-    for view in (options.view,) if options.view else params.VIEWS:
-        of_view = [measure.name for measure in measures if measure.view == view]
-        if not of_view:
-            continue
-        steps.append(_view_step(options, view))
-        steps += [_similar_step(similarity, view, name) for name in of_view]
-    return steps
-
-
-VIEW_PARAMS = {
-    "article": ("item", "mentions_over", "mentions_per_million", "min_tracks", "rows_low", "rows_high"),
-    "full": ("item", "min_playlists"),
-}
-"""What each view depends on: changing the article's row range leaves the full view alone."""
-
-
-def _view_step(options: params.Pairs, view: str) -> Step:
-    key = f"pairs:{options.item}:{view}"
-    depends = {name: getattr(options, name) for name in VIEW_PARAMS[view]}
-
-    def run(cluster: Cluster, store: Store, token: str) -> Made:
-        return pairs(cluster, store, options, view, token, earlier=_earlier(store, key, depends))
-
-    return Step(key, depends, ("ingest", "counts"), _alone(key, run))
-
-
-def _earlier(store: Store, key: str, depends: dict[str, Any]) -> Earlier | None:
-    """Pairs of the same parameters that were made before slices were appended, if there are any."""
-    entry, lineage = store.manifest.stages.get(key), store.manifest.stages["ingest"].lineage
-    if entry is None or entry.params != depends:
-        return None
-    n_files = lineage.get(entry.made_from.get("ingest", ""), 0)
-    if not 0 < n_files < len(store.entry("rows").files):
-        return None
-    return Earlier(n_files, entry.report.facts["playlists"])
-
-
-def _similar_step(options: params.Similar, view: str, name: str) -> Step:
-    only_coco = {"score": options.score, "score_over": options.score_over, "count_over": options.count_over}
-
-    def run(cluster: Cluster, store: Store, tokens: dict[str, str]) -> dict[str, Made]:
-        of_name = {key.rpartition(":")[2]: token for key, token in tokens.items()}
-        made = similar(cluster, store, options, view, of_name)
-        return {f"similar:{options.item}:{name}": one for name, one in made.items()}
-
-    return Step(
-        f"similar:{options.item}:{name}",
-        {"best": options.best} | (only_coco if name == "coco" else {}),
-        (f"pairs:{options.item}:{view}",),
-        run,
-        group=f"similar:{view}",
-    )
-
-
-def export_step(options: params.Export, row_filter: tuple[int, int], needs: Sequence[Step]) -> Step:
-    """The files that `run` leaves in the store's own export folder."""
-    key = f"export:{options.item}"
-    return Step(
-        key,
-        dataclasses.asdict(options),
-        tuple(step.key for step in needs),
-        _alone(
-            key,
-            lambda cluster, store, _: export(cluster, store, options, row_filter, store.folder, f"{EXPORT_FOLDER}/"),
-        ),
-    )
 
 
 Connect = Callable[[], AbstractContextManager[Cluster]]
@@ -358,29 +211,3 @@ def input_news(store: Store, inputs: Sequence[InputFile]) -> str:
         if files
     ]
     return f"the input changed: {', '.join(news)} (of {len(now)} files)" if news else ""
-
-
-def steps_for(
-    inputs: Sequence[InputFile],
-    store: Store,
-    ingest_options: params.Ingest,
-    counts_options: params.Counts,
-    pairs_options: params.Pairs,
-    similar_options: params.Similar,
-    export_options: params.Export,
-) -> list[Step]:
-    """The whole run."""
-    made = pairs_steps(pairs_options, similar_options)
-    return [
-        ingest_step(inputs, ingest_options, store),
-        counts_step(counts_options),
-        *made,
-        export_step(export_options, (counts_options.top, pairs_options.min_tracks), made),
-    ]
-
-
-def standalone_export(
-    cluster: Cluster, store: Store, options: params.Export, row_filter: tuple[int, int], out: Folder
-) -> Made:
-    """Files for somebody else's folder: nothing about them is kept in the store."""
-    return export(cluster, store, options, row_filter, out, "")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from recsys_dask import params
-from recsys_dask.runtime.clusters import Cluster, connect
+from recsys_dask.runtime.clusters import Cluster
+from recsys_dask.runtime.connecting import connect
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 import recsys_dask as rd
 from recsys_dask import api, params
 from recsys_dask.cli import program
-from recsys_dask.runtime import clusters
+from recsys_dask.runtime import connecting
 
 PROGRAM = [sys.executable, "-m", "recsys_dask"]
 HEAVY = ("torch", "fastai", "numba", "pyarrow", "pandas", "dask", "distributed", "bokeh")
@@ -38,16 +38,16 @@ def command(*arguments: Any, timeout: float = 120) -> subprocess.CompletedProces
 @pytest.fixture
 def cli(client, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """The program in this process, on the cluster of the session instead of one of its own."""
-    real = clusters.connect
+    real = connecting.connect
 
     @contextlib.contextmanager
-    def connect(options: params.Cluster, _: Any, progress: Any, *rest: Any) -> Iterator[clusters.Cluster]:
+    def connect(options: params.Cluster, _: Any, progress: Any, *rest: Any) -> Iterator[connecting.Cluster]:
         with real(params.Cluster(), client, progress, *rest) as made:
             if progress:
                 progress.say("dashboard: of the session")
             yield made
 
-    monkeypatch.setattr(clusters, "connect", connect)
+    monkeypatch.setattr(connecting, "connect", connect)
     return lambda *arguments: CliRunner().invoke(program, [str(one) for one in arguments], prog_name="recsys-dask")
 
 

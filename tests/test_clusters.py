@@ -11,7 +11,7 @@ import pytest
 from recsys_dask import api
 from recsys_dask.errors import UsageError
 from recsys_dask.runtime.budget import Budget
-from recsys_dask.runtime.clusters import connect
+from recsys_dask.runtime.connecting import connect
 
 PLAYLISTS = 4_000
 

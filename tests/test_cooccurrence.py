@@ -21,7 +21,7 @@ from recsys_dask.cooccurrence.chunk import Counter, count_pairs, most_pairs
 from recsys_dask.cooccurrence.combine import combine, totals
 from recsys_dask.cooccurrence.measures import MEASURES, Counts, from_fixed
 from recsys_dask.cooccurrence.view import Playlists, add_diagonals, clean, diagonal, joined, weights
-from recsys_dask.runtime.clusters import prepare_kernels
+from recsys_dask.runtime.connecting import prepare_kernels
 from recsys_dask.runtime.progress import Progress
 
 UNIT = 2**30

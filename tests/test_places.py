@@ -25,7 +25,7 @@ from recsys_dask import cli, params
 from recsys_dask.credentials import CREDENTIALS, keep_credentials, masked
 from recsys_dask.errors import InputError, StoreError
 from recsys_dask.formats.inputs import find
-from recsys_dask.runtime.clusters import connect
+from recsys_dask.runtime.connecting import connect
 from recsys_dask.runtime.lending import lent
 from recsys_dask.store import files, lock
 from recsys_dask.store.files import Folder

@@ -26,7 +26,7 @@ import recsys_dask
 from recsys_dask import api, params
 from recsys_dask.errors import ClusterError, UsageError
 from recsys_dask.runtime import fitness, remote
-from recsys_dask.runtime.clusters import connect
+from recsys_dask.runtime.connecting import connect
 from recsys_dask.runtime.fitness import Fitness
 from recsys_dask.runtime.preflight import Reach, software
 from recsys_dask.store.files import Folder

@@ -19,7 +19,7 @@ from strategies import PRINTINGS, Printing, write_slices
 from recsys_dask.errors import Fault
 from recsys_dask.formats import mpd, splitting
 from recsys_dask.formats.base import Part
-from recsys_dask.runtime.clusters import prepare_kernels
+from recsys_dask.runtime.connecting import prepare_kernels
 from recsys_dask.runtime.progress import Progress
 
 WHOLE = 10**9

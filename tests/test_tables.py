@@ -27,7 +27,8 @@ from recsys_dask.cooccurrence.measures import MEASURES
 from recsys_dask.cooccurrence.plan import Plan
 from recsys_dask.errors import InputError
 from recsys_dask.runtime import budget, clusters
-from recsys_dask.runtime.clusters import Cluster, connect
+from recsys_dask.runtime.clusters import Cluster
+from recsys_dask.runtime.connecting import connect
 from recsys_dask.sampling.text import scene_of
 from recsys_dask.stages import export, ingest
 from recsys_dask.stages.pairs import pairs

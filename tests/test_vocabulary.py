@@ -23,7 +23,7 @@ from recsys_dask.formats.vocabulary import (
     string_order,
     words_for,
 )
-from recsys_dask.runtime.clusters import prepare_kernels
+from recsys_dask.runtime.connecting import prepare_kernels
 from recsys_dask.runtime.progress import Progress
 
 

@@ -58,7 +58,7 @@ def recode(
 ) -> list[FileEntry]:
     """The task: playlists and rows with start ≤ pid < end, by pid, with final codes. `ranked` is only waited for."""
     index = {kind: codes_of(folder, kind, token) for kind in KINDS}
-    found: dict[str, list[pa.Table]] = {"playlists": [of("playlists").arrow().empty_table()], "rows": []}
+    found: dict[str, list[pa.Table]] = {"playlists": [], "rows": []}
     for part in parts:
         playlists = _with_pids(tables.read_file(folder, part.path("playlists")), start, end)
         rows = tables.read_where(folder, part.path("rows"), "pid", start, end)

@@ -1,24 +1,18 @@
-"""The one place that makes a Dask cluster, hands it a graph and waits for the results."""
+"""What stages know of the workers: a cluster that takes a graph and gives results, its threads and its memory."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from recsys_dask import kernels, params
+from recsys_dask import params
 from recsys_dask.errors import ClusterError, RecsysDaskError, UsageError
-from recsys_dask.runtime import remote
 from recsys_dask.runtime.budget import SPLIT_EVERY, Budget
-from recsys_dask.runtime.interrupts import unheard
-from recsys_dask.runtime.lending import lent
 from recsys_dask.runtime.memory import forget_peak, peak_bytes
-from recsys_dask.runtime.preflight import Reach, fit_workers
 from recsys_dask.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -94,11 +88,11 @@ class Cluster:
     @contextlib.contextmanager
     def measured(self) -> Iterator[Callable[[], tuple[float, int]]]:
         """Gives a function that tells the seconds since, and the largest peak of a worker's memory in bytes."""
-        self._each(forget_peak)
+        self.everywhere(forget_peak)
         started = time.monotonic()
-        yield lambda: (time.monotonic() - started, max(self._each(peak_bytes).values(), default=0))
+        yield lambda: (time.monotonic() - started, max(self.everywhere(peak_bytes).values(), default=0))
 
-    def _each(self, function: Callable[[], Any]) -> dict[str, Any]:
+    def everywhere(self, function: Callable[[], Any]) -> dict[str, Any]:
         """What each worker answers; one that joins or leaves at this moment has nothing to say."""
         return dict(self.client.run(function, on_error="ignore"))
 
@@ -117,88 +111,6 @@ def tree(work: Sequence[Any], combine: Callable[[list[Any]], Any], name: str) ->
     return level[0]
 
 
-@contextlib.contextmanager
-def connect(
-    options: params.Cluster,
-    client: Client | None = None,
-    progress: Progress | None = None,
-    reach: Reach | None = None,
-) -> Iterator[Cluster]:
-    """A cluster to work on: that of `client` or of the scheduler that `options` or Dask's configuration name, each
-    left as it was found; else a local one, closed at the end.
-
-    client: a Dask client, or a cluster object such as `dask_kubernetes`' or `dask_jobqueue`'s. reach: what workers of
-    a running cluster are checked to get at. Raises `ClusterError`, `UsageError`.
-    """
-    progress = progress or Progress()
-    with contextlib.ExitStack() as opened:
-        if client is not None:
-            if given := options.given(*options.REMOTE, *options.LOCAL):
-                raise UsageError(f"{', '.join(given)}: not with client=, which is a cluster already; leave out one")
-            running = opened.enter_context(_client_of(client))
-        elif address := remote.address_of(options):
-            running = opened.enter_context(remote.connected(address, options))
-        else:
-            prepare_kernels(progress)
-            local = opened.enter_context(_local(options))
-            progress.say(f"dashboard: {local.dashboard_link}")
-            yield _described(local, progress)
-            return
-        opened.enter_context(remote.unbroken(running))
-        remote.some_worker(running, options.wait_s, progress)
-        opened.enter_context(lent(running))
-        opened.enter_context(fit_workers(running, reach or Reach(), progress))
-        cluster = _described(running, progress)
-        if client is None:
-            address, link = running.scheduler.address, running.dashboard_link  # type: ignore[union-attr]
-            progress.say(f"{address}: {cluster.n_threads} worker threads, dashboard: {link}")
-        opened.callback(cluster.forget)
-        yield cluster
-
-
-@contextlib.contextmanager
-def _client_of(given: Any) -> Iterator[Client]:
-    """A client as it is given; for a cluster object one of our own, closed at the end."""
-    from distributed import Client
-
-    if isinstance(given, Client):
-        yield given
-        return
-    with Client(given) as client:
-        yield client
-
-
-@contextlib.contextmanager
-def _local(options: params.Cluster) -> Iterator[Client]:
-    """Worker processes on this machine, reachable from this machine only."""
-    from dask.system import CPU_COUNT
-    from distributed import Client, LocalCluster
-
-    workers = options.workers or CPU_COUNT
-    threads = options.threads or 1
-    limit: Any = "auto" if options.memory_limit is None else _bytes(options.memory_limit)
-    _ = local_shape(options)[0].spare_bytes  # too little is refused before anything is started
-    try:
-        start = partial(
-            LocalCluster,
-            n_workers=workers,
-            threads_per_worker=threads,
-            processes=True,
-            memory_limit=limit,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        )
-        with unheard(start) as cluster, Client(cluster) as client:
-            client.wait_for_workers(workers, timeout=120)
-            yield client
-    except (OSError, TimeoutError) as error:
-        if isinstance(error, RecsysDaskError):
-            raise
-        raise ClusterError(
-            f"the local cluster of {workers} workers did not work: {error}; try fewer --workers"
-        ) from error
-
-
 def local_shape(options: params.Cluster) -> tuple[Budget, int]:
     """The budget of a worker and the number of worker threads that a local cluster would have; none is started."""
     import psutil
@@ -206,11 +118,12 @@ def local_shape(options: params.Cluster) -> tuple[Budget, int]:
 
     workers, threads = options.workers or CPU_COUNT, options.threads or 1
     share = psutil.virtual_memory().total * min(1.0, workers * threads / CPU_COUNT) / workers
-    limit = int(share) if options.memory_limit is None else _bytes(options.memory_limit)
+    limit = int(share) if options.memory_limit is None else local_limit(options.memory_limit)
     return Budget(limit, threads), workers * threads
 
 
-def _bytes(text: str) -> int:
+def local_limit(text: str) -> int:
+    """--memory-limit in bytes. Raises `UsageError` for what is no size above zero."""
     from dask.utils import parse_bytes
 
     try:
@@ -222,18 +135,6 @@ def _bytes(text: str) -> int:
     if value <= 0:
         raise UsageError(f"--memory-limit is {text!r}: give a size above zero")
     return value
-
-
-def _described(client: Client, progress: Progress) -> Cluster:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    if not workers:
-        raise ClusterError(f"{client.scheduler_info()['address']}: has no worker; start some, then run again")
-    threads = [worker["nthreads"] for worker in workers]
-    import psutil
-
-    limits = [worker["memory_limit"] or psutil.virtual_memory().total // len(workers) for worker in workers]
-    least = min(zip(limits, threads, strict=True), key=lambda pair: pair[0] / pair[1])
-    return Cluster(client, progress, sum(threads), Budget(*least))
 
 
 def _failure(title: str, future: Any) -> Exception:
@@ -256,11 +157,3 @@ def _failure(title: str, future: Any) -> Exception:
     failure = ClusterError(f"{title}: a task failed: {type(error).__name__}: {error}; --debug shows where")
     failure.__cause__ = error
     return failure
-
-
-def prepare_kernels(progress: Progress) -> None:
-    """Compile what numba compiles, once a user and version, in a process of its own, before workers need it."""
-    if not kernels.stamp().exists():
-        progress.say(f"compiling kernels, once for this version, into {kernels.cache_folder()}")
-    if fault := kernels.compile_once():
-        raise ClusterError(fault)

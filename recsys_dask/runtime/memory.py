@@ -24,7 +24,7 @@ def forget_peak() -> None:
 
     Memory that malloc or Arrow keeps for later would else be counted as the next stage's.
     """
-    gc.collect()
+    gc.collect(1)  # the oldest generation is what imports made: walking it takes longer than many a stage
     if "pyarrow" in sys.modules:
         sys.modules["pyarrow"].default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):

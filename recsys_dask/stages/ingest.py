@@ -309,7 +309,7 @@ def _finish(
             )
         )
     results = cluster.compute("recode", work, lambda files: files[-1].rows, "rows")
-    cluster.client.run(forget_codes, on_error="ignore")
+    cluster.everywhere(forget_codes)
     vocabulary = [files[0] for files in results[:n_vocabulary]]
     before: dict[str, list[FileEntry]] = {name: known[name].files if known else [] for name in ("playlists", "rows")}
     return {

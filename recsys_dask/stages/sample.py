@@ -14,6 +14,9 @@ from recsys_dask.store.files import Folder
 MARK = "sample.txt"
 """Beside the slices: the parameters that they were made with."""
 
+SMALL = 2_000
+"""Playlists that one process writes sooner than workers start."""
+
 
 def sample(cluster: Cluster, folder: Folder, options: params.Sample) -> int:
     """Write the slices that are not there yet; returns how many that were.

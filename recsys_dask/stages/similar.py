@@ -122,10 +122,11 @@ def best_of_files(
     """The task: the best neighbours by each measure, as far as some files of the pairs know."""
     of_item = {name: values(column) for name, column in _columns(tables.read_file(folder, items)).items()}
     best = {name: empty(len(of_item["item"]), k) for name in names}
+    place = np.zeros(int(of_item["item"].max(initial=0)) + 1, np.int32)
+    place[of_item["item"]] = np.arange(len(of_item["item"]), dtype=np.int32)
     for batch in tables.batches(folder, paths, BLOCK_PAIRS):
         pair = {name: values(column) for name, column in _columns(batch).items()}
-        place1 = np.searchsorted(of_item["item"], pair["item1"]).astype(np.int32)
-        place2 = np.searchsorted(of_item["item"], pair["item2"]).astype(np.int32)
+        place1, place2 = place[pair["item1"]], place[pair["item2"]]
         seen = _counts(pair, of_item, place1, place2, playlists)
         for name in names:
             _offer_both(best[name], MEASURES[name], seen, place1, place2, by_id, over)
