@@ -13,6 +13,9 @@ _PUBLIC = {
     "ingest": "api",
     "counts": "api",
     "pairs": "api",
+    "train": "api",
+    "neighbours": "api",
+    "embedding": "api",
     "export": "api",
     "similar": "api",
     "check": "api",
@@ -25,6 +28,7 @@ _PUBLIC = {
     "StoreError": "errors",
     "ClusterError": "errors",
     "BudgetError": "errors",
+    "TrainingError": "errors",
     "UnknownItemError": "errors",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -16,7 +16,9 @@ from recsys_dask import params
 from recsys_dask.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     from distributed import Client
+    from numpy.typing import NDArray
 
     from recsys_dask import planning
     from recsys_dask.formats.inputs import Input
@@ -82,7 +84,18 @@ def sample(
     return out if isinstance(out, Path) else folder.url
 
 
-@command(params.Ingest, params.Counts, params.Pairs, params.Similar, params.Export, params.Redo, params.Cluster)
+@command(
+    params.Ingest,
+    params.Counts,
+    params.Pairs,
+    params.Similar,
+    params.Models,
+    params.Train,
+    params.Neighbours,
+    params.Export,
+    params.Redo,
+    params.Cluster,
+)
 def run(
     source: Input,
     store: Place,
@@ -91,7 +104,7 @@ def run(
     progress: Progress | None = None,
     **parameters: Any,
 ) -> list[Outcome]:
-    """Everything: ingest, counts, pairs, similarities and the export into `store`/export.
+    """Everything: ingest, counts, pairs, similarities, models, their neighbours and the export into `store`/export.
 
     Finished steps are skipped, an interrupted run goes on where it stopped, a changed parameter or input redoes what
     depends on it. Returns what became of each step. Raises `InputError`, `StoreError`, `ClusterError`, `BudgetError`,
@@ -102,13 +115,16 @@ def run(
     from recsys_dask.formats.inputs import find
 
     options = COMMANDS["run"].options
-    ingest_, counts_, pairs_, similar_, export_, redo, cluster = params.make(*options, values=parameters)
+    made = params.make(*options, values=parameters)
+    ingest_, counts_, pairs_, similar_, which, train_, neighbours_, export_, redo, cluster = made
     _check_rows(pairs_)
+    models = {"all": params.MODELS, "none": ()}.get(which.models, (which.models,))
     inputs = find(source, ingest_.files)
 
     def wanted(opened: Store) -> list[Step]:
         append = dataclasses.replace(ingest_, append=ingest_.append and not redo.rebuild)
-        return steps.steps_for(inputs, opened, append, counts_, pairs_, similar_, export_)
+        chosen = (counts_, pairs_, similar_, models, train_, neighbours_, export_)
+        return steps.steps_for(inputs, opened, append, *chosen)
 
     return _advance(store, wanted, redo, cluster, client, progress, new=True, inputs=inputs)
 
@@ -191,6 +207,53 @@ def pairs(
     if not wanted:
         raise UsageError(f"--view {options.view} has no --measure {similarity.measure}: leave one of them out")
     return _advance(store, lambda opened: wanted, redo, cluster, client, progress)
+
+
+@command(params.Train, params.Redo, params.Cluster)
+def train(
+    store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
+) -> list[Outcome]:
+    """Train mf, mlp or both: `embeddings_<item>_<model>`, and the weights under models/.
+
+    An interrupted training goes on after its last finished epoch. Raises `TrainingError` for a loss that is no number,
+    `BudgetError` where the model does not fit the memory, and what `run` raises.
+    """
+    from recsys_dask import steps
+
+    options, redo, cluster = params.make(*COMMANDS["train"].options, values=parameters)
+    models = params.MODELS if options.model is None else (options.model,)
+
+    def wanted(opened: Store) -> list[Step]:
+        return [steps.train_step(options, model, opened) for model in models]
+
+    return _advance(store, wanted, redo, cluster, client, progress)
+
+
+@command(params.Neighbours, params.Redo, params.Cluster)
+def neighbours(
+    store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
+) -> list[Outcome]:
+    """The nearest other items by a model's vectors: `similar_<item>_<model>`. Raises what `run` raises."""
+    from recsys_dask import steps
+
+    options, redo, cluster = params.make(*COMMANDS["neighbours"].options, values=parameters)
+    return _advance(store, lambda opened: steps.trained(opened, options), redo, cluster, client, progress)
+
+
+@command(params.Vectors)
+def embedding(
+    store: Place, queries: str | Sequence[str], *, progress: Progress | None = None, **parameters: Any
+) -> NDArray[np.float32]:
+    """The vectors of one or several artists (tracks), given by id, URI or name.
+
+    Returns float32 (queries, factors). Raises `UnknownItemError` for an item that is unknown, ambiguous or that the
+    model does not know.
+    """
+    from recsys_dask import lookup
+
+    (options,) = params.make(params.Vectors, values=parameters)
+    asked = [queries] if isinstance(queries, str) else list(queries)
+    return lookup.embedding(_opened(store), asked, options.item, options.model)
 
 
 @command(params.Export, params.Cluster)

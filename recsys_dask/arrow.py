@@ -52,6 +52,11 @@ def float64(values: NDArray[np.floating]) -> pa.Array:
     return _numbers(values, np.float64)
 
 
+def float32(values: NDArray[np.floating]) -> pa.Array:
+    """As `int32`, of short floating-point numbers."""
+    return _numbers(values, np.float32)
+
+
 def _numbers(values: NDArray[Any], dtype: type) -> pa.Array:
     import pyarrow as pa
 

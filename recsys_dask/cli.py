@@ -141,6 +141,28 @@ def _pairs(function: Callable[..., Any], given: dict[str, Any]) -> None:
     _advanced(function, given)
 
 
+@_command("train", [STORE])
+def _train(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    _advanced(function, given)
+
+
+@_command("neighbours", [STORE])
+def _neighbours(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    _advanced(function, given)
+
+
+@_command("embedding", [STORE, click.Argument(["queries"], metavar="ARTIST...", nargs=-1, required=True)], [JSON])
+def _embedding(function: Callable[..., Any], given: dict[str, Any], as_json: bool) -> None:
+    queries = given.pop("queries")
+    vectors = function(given.pop("store"), queries, **given).tolist()
+    if as_json:
+        rows = [{"query": query, "vector": vector} for query, vector in zip(queries, vectors, strict=True)]
+        click.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    for query, vector in zip(queries, vectors, strict=True):
+        click.echo(f"{query}: {' '.join(f'{value:.6g}' for value in vector)}")
+
+
 @_command("export", [STORE, OUT])
 def _export(function: Callable[..., Any], given: dict[str, Any]) -> None:
     from recsys_dask.runtime.progress import for_people

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys_dask.arrow import bools, values
 from recsys_dask.errors import UnknownItemError
@@ -112,6 +113,21 @@ def similar(store: Store, queries: Sequence[str], item: str, method: str, k: int
     return rows
 
 
+def embedding(store: Store, queries: Sequence[str], item: str, model: str) -> NDArray[np.float32]:
+    """The vectors of some items, float32 (queries, factors)."""
+    vocabulary = Vocabulary(store, item)
+    codes = [vocabulary.code(query) for query in queries]
+    table = store.table(f"embeddings_{item}_{model}", ["item", "vector"])
+    known = values(table["item"])
+    places = np.searchsorted(known, codes)
+    for query, code, place in zip(queries, codes, places, strict=True):
+        if place == len(known) or known[place] != code:
+            name = one_line(vocabulary.names[code].as_py())
+            raise UnknownItemError(f"{query}: {model} has no vector of {name}: too rare for the view it is trained on")
+    vectors = values(table["vector"].combine_chunks().flatten()).reshape(len(known), -1)
+    return vectors[places]
+
+
 def info(store: Store) -> dict[str, Any]:
     """What a store holds: its input, stages with parameters and times, tables with sizes, most frequent pairs."""
     manifest = store.manifest
@@ -128,6 +144,7 @@ def info(store: Store) -> dict[str, Any]:
                 "seconds": round(entry.report.seconds, 3),
                 "peak_bytes": entry.report.peak_bytes,
                 "notes": entry.report.notes,
+                "history": entry.report.history,
             }
             for key, entry in sorted(manifest.stages.items(), key=lambda pair: pair[1].finished_at)
         },

@@ -23,6 +23,15 @@ def measures() -> tuple[str, ...]:
     return tuple(MEASURES)
 
 
+MODELS = ("mf", "mlp")
+PRESETS = ("default", "fast", "article")
+
+
+def methods() -> tuple[str, ...]:
+    """Whatever has a table of similar items: the measures and the models."""
+    return (*measures(), *MODELS)
+
+
 def choices(rule: tuple[str, ...] | Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
     """What a parameter may be, registered names looked up."""
     return rule() if callable(rule) else rule
@@ -109,6 +118,76 @@ class Similar:
 
 
 @dataclasses.dataclass(frozen=True)
+class Train:
+    """`train`: the models. None: what the preset has."""
+
+    item: str = parameter("artist", "What gets vectors.", choices=ITEMS)
+    model: str | None = parameter(None, "Only this model (default: all).", choices=MODELS)
+    preset: str = parameter(
+        "default",
+        "default: the best vectors, from whole playlists of the full view; fast: sooner; article: fastai's "
+        "collaborative filtering on rows and negatives of the article view.",
+        choices=PRESETS,
+    )
+    epochs: int | None = parameter(None, "Passes over the playlists (default: by their number; article: 5).", low=1)
+    factors: int | None = parameter(None, "Dimensions of the vectors (default: mf 50, mlp 128).", low=1, high=4_096)
+    rate: float | None = parameter(None, "Highest learning rate of the one cycle.", low=0.0)
+    decay: float | None = parameter(None, "Weight decay.", low=0.0)
+    batch: int | None = parameter(None, "Playlists a batch (article: rows, 4,096).", low=1)
+    valid: float | None = parameter(
+        None, "Share that validates (default: one playlist in fifty, 2,000 at most; article: 0.2 of the rows).",
+        low=0.0, high=0.9,
+    )  # fmt: skip
+    ratio: float = parameter(2.0, "article: negatives a positive.", low=0.0)
+    train_rows_low: int = parameter(5, "article: fewest rows left in a playlist.", low=0)
+    train_rows_high: int = parameter(40, "article: most rows left in a playlist.", low=0)
+    early_stop: int | None = parameter(None, "Stop after so many epochs without a lower validation loss.", low=1)
+    best_epoch: bool = parameter(False, "Keep the epoch of the lowest validation loss, not the last one.")
+    seed: int = parameter(0, "The same seed gives the same vectors on the CPU.", low=0)
+    device: str | None = parameter(None, "cpu or cuda (default: cuda where there is one).")
+    train_on: str | None = parameter(
+        None, "client or worker (default: a worker that offers the resource GPU, else the client).",
+        choices=("client", "worker"),
+    )  # fmt: skip
+    resume: bool = parameter(False, "Insist on the checkpoint of an interrupted training: an error if it is unusable.")
+
+    NOT_OF_THE_RESULT: typing.ClassVar = ("model", "device", "train_on", "resume")
+    """What the vectors do not depend on, and what is in the step's name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+    """`neighbours`: the nearest items by a model's vectors."""
+
+    item: str = parameter("artist", "What is compared.", choices=ITEMS)
+    model: str | None = parameter(None, "Only this model (default: all that are trained).", choices=MODELS)
+    best: int = parameter(20, "How many similar items to keep an item.", low=1, high=1_000)
+    metric: str | None = parameter(
+        None, "cosine, euclidean or dot (default: cosine; of the article's preset euclidean).",
+        choices=("cosine", "euclidean", "dot"),
+    )  # fmt: skip
+    index: str = parameter(
+        "auto", "auto: pynndescent above 100 items; exact: every pair is compared.",
+        choices=("auto", "pynndescent", "exact"),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """`run`: how far it goes."""
+
+    models: str = parameter("all", "Which models to train: all, none or one.", choices=("all", "none", *MODELS))
+
+
+@dataclasses.dataclass(frozen=True)
+class Vectors:
+    """`embedding`: what is asked."""
+
+    model: str = parameter("mf", "Whose vectors.", choices=MODELS)
+    item: str = parameter("artist", "What is asked about.", choices=ITEMS)
+
+
+@dataclasses.dataclass(frozen=True)
 class Export:
     """`export`: which files."""
 
@@ -128,7 +207,7 @@ class Redo:
 class Lookup:
     """`similar`: what is asked."""
 
-    method: str = parameter("cosine", "Whose similarity table to ask.", choices=measures)
+    method: str = parameter("cosine", "Whose similarity table to ask.", choices=methods)
     item: str = parameter("artist", "What is asked about.", choices=ITEMS)
     k: int = parameter(20, "How many similar items to list.", low=1)
 

@@ -14,7 +14,6 @@ from typing import Any
 import recsys_dask
 from recsys_dask import params
 from recsys_dask.errors import StoreError
-from recsys_dask.formats.parts import SCRATCH
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.runtime.progress import Progress
 from recsys_dask.store import lock
@@ -149,9 +148,12 @@ def _reason(store: Store, step: Step, token: str, again: str) -> str | None:
 
 
 _OURS = re.compile(
-    r"tables/\w+/[0-9a-f]{12,}-\d{5}\.parquet|scratch/ingest/[^/]+|scratch/lock\..*|(scratch/)?\.probe[-0-9a-f]*"
+    r"tables/\w+/[0-9a-f]{12,}-\d{5}\.parquet|models/\w+-[0-9a-f]{12,}/[^/]+|scratch/(ingest|train_\w+)/[^/]+"
+    r"|scratch/lock\..*|(scratch/)?\.probe[-0-9a-f]*"
 )
-_TEMPORARY = re.compile(r"(tables/|scratch/|export/|manifest\.json\.).*\b[0-9a-f]{12}\.tmp")
+_SCRATCH = re.compile(r"scratch/(ingest|train_\w+)/")
+
+_TEMPORARY = re.compile(r"(tables/|models/|scratch/|export/|manifest\.json\.).*\b[0-9a-f]{12}\.tmp")
 
 
 def _sweep(store: Store, plan: Sequence[tuple[Step, bool]], progress: Progress) -> None:
@@ -160,13 +162,13 @@ def _sweep(store: Store, plan: Sequence[tuple[Step, bool]], progress: Progress) 
     Only under the lock, and only files that are named as ours are: others may be kept in a store's folder too.
     """
     folder, keep = store.folder, {lock.NAME} | store.manifest.files()
-    if not any(step.scratch for step, _ in plan):
-        keep |= set(folder.names(SCRATCH))
+    there = folder.names("", 1)
+    there += [name for one in ("tables", "models", "scratch", EXPORT_FOLDER) for name in folder.names(one)]
+    ours = tuple(f"{step.scratch}/" for step, _ in plan if step.scratch)
+    keep |= {name for name in there if _SCRATCH.match(name) and not name.startswith(ours)}
     for step, due in plan:
         if due and step.scratch:
             keep |= step.resumable(folder)
-    there = folder.names("", 1)
-    there += [name for one in ("tables", "scratch", EXPORT_FOLDER) for name in folder.names(one)]
     left = [name for name in there if _TEMPORARY.fullmatch(name) or (_OURS.fullmatch(name) and name not in keep)]
     folder.remove(*left)
     if left:

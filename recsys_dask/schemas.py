@@ -17,7 +17,7 @@ WEIGHT_BITS = 30
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its Arrow type and what it means."""
+    """A column: its Arrow type (`vector`: a list of float32, equally long in all rows) and what it means."""
 
     name: str
     dtype: str
@@ -35,11 +35,17 @@ class Table:
         """The table as a pyarrow schema."""
         import pyarrow as pa
 
-        return pa.schema([pa.field(c.name, pa.type_for_alias(c.dtype)) for c in self.columns])
+        return pa.schema([pa.field(c.name, _arrow_type(c.dtype)) for c in self.columns])
 
     @property
     def names(self) -> list[str]:
         return [column.name for column in self.columns]
+
+
+def _arrow_type(dtype: str) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.list_(pa.float32()) if dtype == "vector" else pa.type_for_alias(dtype)
 
 
 def _table(order: str, *columns: tuple[str, str, str]) -> Table:
@@ -104,6 +110,13 @@ SIMILAR = _table(
     ("score", "float64", "by the method"),
 )
 
+EMBEDDINGS = _table(
+    "item",
+    ("item", "int32", "code"),
+    ("vector", "vector", "the item's vector"),
+    ("bias", "float32", "the item's bias; null where the model has none"),
+)
+
 
 def of(name: str) -> Table:
     """The schema of a table by its name, such as `rows` or `pairs_artist_full`. Raises `KeyError`."""
@@ -121,4 +134,6 @@ def of(name: str) -> Table:
         return _table("item", *_PAIR_ITEM, *weights)
     if family == "similar":
         return SIMILAR
+    if family == "embeddings":
+        return EMBEDDINGS
     raise KeyError(name)

@@ -1,9 +1,8 @@
 """Which steps there are, what each depends on, and their order.
 
-ingest -> counts -> pairs (article, full) -> similar (a measure each) -> export
+ingest -> counts -> pairs (article, full) -> similar (a measure each) -> train, neighbours (a model each) -> export
 
-The embeddings, their neighbours and the default recommender come between `similar` and `export`: each is one more
-`Step` in `steps_for`.
+The default recommender comes before `export`: one more `Step` in `steps_for`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.stages.counts import counts
 from recsys_dask.stages.export import export
 from recsys_dask.stages.ingest import decoded_before, ingest
+from recsys_dask.stages.neighbours import neighbours
 from recsys_dask.stages.pairs import Earlier, pairs
 from recsys_dask.stages.similar import similar
+from recsys_dask.stages.train import scratch_of, train, view_of
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import InputFile, fingerprint
 from recsys_dask.store.tables import Store
@@ -165,6 +166,62 @@ def _similar_step(options: params.Similar, view: str, name: str) -> Step:
     )
 
 
+def train_step(options: params.Train, model: str, store: Store, min_tracks: int | None = None) -> Step:
+    """A model's vectors. min_tracks: of the pairs that this run makes; None: of those that the store has."""
+    view = view_of(options.preset)
+    pairs_key, key = f"pairs:{options.item}:{view}", f"train:{options.item}:{model}"
+    depends = {
+        name: value
+        for name, value in dataclasses.asdict(options).items()
+        if name not in params.Train.NOT_OF_THE_RESULT
+    }
+    if min_tracks is None:
+        made = store.manifest.stages.get(pairs_key)
+        min_tracks = made.params.get("min_tracks", params.Pairs().min_tracks) if made else params.Pairs().min_tracks
+    least = min_tracks
+
+    def run(cluster: Cluster, store: Store, token: str) -> Made:
+        return train(cluster, store, options, model, least, token)
+
+    scratch = scratch_of(options.item, model)
+    return Step(
+        key,
+        depends,
+        ("ingest", pairs_key),
+        _alone(key, run),
+        scratch=scratch,
+        resumable=lambda folder: set(folder.names(scratch)),
+    )
+
+
+def neighbours_step(options: params.Neighbours, model: str, preset: str) -> Step:
+    """The nearest items by a model's vectors. preset: of that model, for the metric where none is given."""
+    key = f"neighbours:{options.item}:{model}"
+    metric = options.metric or ("euclidean" if preset == "article" else "cosine")
+
+    def run(cluster: Cluster, store: Store, token: str) -> Made:
+        return neighbours(cluster, store, options.item, model, metric, options.index, options.best, token)
+
+    depends = {"best": options.best, "metric": metric, "index": options.index}
+    return Step(key, depends, (f"train:{options.item}:{model}",), _alone(key, run))
+
+
+def trained(store: Store, options: params.Neighbours) -> list[Step]:
+    """The neighbours of the models that a store has, or of the one that is asked for."""
+    stages = store.manifest.stages
+    presets = {
+        model: stages[key].params["preset"]
+        for model in params.MODELS
+        if (key := f"train:{options.item}:{model}") in stages and options.model in (None, model)
+    }
+    if options.model is not None:
+        presets.setdefault(options.model, "default")  # which the store lacks, as `advance` says
+    elif not presets:
+        command = f"recsys-dask train {store.folder.url}" + (f" --item {options.item}" * (options.item != "artist"))
+        raise StoreError(f"{store.folder.url}: has no model of {options.item}s yet; first run: {command}")
+    return [neighbours_step(options, model, preset) for model, preset in presets.items()]
+
+
 def export_step(options: params.Export, row_filter: tuple[int, int], needs: Sequence[Step]) -> Step:
     """The files that `run` leaves in the store's own export folder."""
     key = f"export:{options.item}"
@@ -186,10 +243,17 @@ def steps_for(
     counts_options: params.Counts,
     pairs_options: params.Pairs,
     similar_options: params.Similar,
+    models: Sequence[str],
+    train_options: params.Train,
+    neighbours_options: params.Neighbours,
     export_options: params.Export,
 ) -> list[Step]:
-    """The whole run."""
+    """The whole run; `models` are trained."""
     made = pairs_steps(pairs_options, similar_options)
+    if pairs_options.view in (None, view_of(train_options.preset)):
+        for model in models:
+            made.append(train_step(train_options, model, store, pairs_options.min_tracks))
+            made.append(neighbours_step(neighbours_options, model, train_options.preset))
     return [
         ingest_step(inputs, ingest_options, store),
         counts_step(counts_options),

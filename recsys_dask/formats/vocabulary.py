@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_dask.arrow import whole
+from recsys_dask.arrow import bools, values, whole
 from recsys_dask.kernels import kernel
+from recsys_dask.store import tables
+from recsys_dask.store.files import Folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -178,6 +180,19 @@ def string_order(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
     out = np.empty(n, np.int32)
     out[order(keys(ids, words_for(ids)), np.zeros(n, np.int64))] = np.arange(n, dtype=np.int32)
     return out
+
+
+def rank_ids(folder: Folder, vocabulary: list[str], items: str, item: str) -> NDArray[np.int32]:
+    """The task: the rank by id of each item of a table's column `item`, int32 (N,). vocabulary, items: files."""
+    import pyarrow as pa
+
+    codes = values(tables.read_file(folder, items, ["item"])["item"])
+    wanted = []
+    for path in vocabulary:
+        table = tables.read_file(folder, path, [item, f"{item}_id"])
+        wanted.append(table.filter(bools(np.isin(values(table[item]), codes))))
+    found = pa.concat_tables(wanted).sort_by(item)
+    return string_order(found[f"{item}_id"])
 
 
 def warm() -> None:

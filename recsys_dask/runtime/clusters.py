@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -80,6 +81,41 @@ class Cluster:
         self.kept.update(future for one in kept for future in futures_of(one))
         return kept
 
+    def alone(
+        self, title: str, function: Callable[..., Any], work: Sequence[Any], *arguments: Any, where: str | None = None
+    ) -> Any:
+        """`function(results of work, *arguments, tell)` in one piece: on the client or on one worker.
+
+        where: client or worker; None: a worker that offers the resource GPU where there is one, else the client.
+        `tell` takes a line of news while the function is at work; on a worker they come as events.
+        """
+        from distributed import futures_of
+
+        gpu = {"GPU": 1.0} if self.offers("GPU") else None
+        if where == "client" or (where is None and gpu is None):
+            return function(self.compute(f"{title}, data", work), *arguments, self.progress.say)
+        topic = f"recsys_dask-{secrets.token_hex(4)}"
+        self.client.subscribe_topic(topic, lambda event: self.progress.say(event[1]))
+        futures = [future for one in self.persist(work) for future in futures_of(one)]
+        task = self.client.submit(
+            _told, topic, function, futures, *arguments, resources=gpu, pure=False, key=f"{topic}-fit"
+        )
+        try:
+            with self.progress.step(title, 1) as advance:
+                (done,) = as_finished(title, [task])
+                advance(0)
+            return done
+        except BaseException:
+            self.client.cancel([task])
+            raise
+        finally:
+            self.client.unsubscribe_topic(topic)
+
+    def offers(self, resource: str) -> bool:
+        """Whether a worker offers a resource, such as GPU."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        return any(worker.get("resources", {}).get(resource, 0) >= 1 for worker in workers)
+
     def forget(self) -> None:
         """Release what is still kept: an error's traceback may refer to it."""
         with contextlib.suppress(Exception):
@@ -95,6 +131,25 @@ class Cluster:
     def everywhere(self, function: Callable[[], Any]) -> dict[str, Any]:
         """What each worker answers; one that joins or leaves at this moment has nothing to say."""
         return dict(self.client.run(function, on_error="ignore"))
+
+
+def _told(topic: str, function: Callable[..., Any], results: list[Any], *arguments: Any) -> Any:
+    """The task of `alone`: its news go to the client as events."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    return function(results, *arguments, lambda line: worker.log_event(topic, line))
+
+
+def as_finished(title: str, futures: list[Any]) -> list[Any]:
+    """The results of some futures. Raises what the first failing one raised, as `compute` does."""
+    from distributed import wait
+
+    wait(futures)
+    for future in futures:
+        if future.status != "finished":
+            raise _failure(title, future)
+    return [future.result() for future in futures]
 
 
 def tree(work: Sequence[Any], combine: Callable[[list[Any]], Any], name: str) -> Any:

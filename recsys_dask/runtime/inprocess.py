@@ -49,6 +49,11 @@ class InProcess(Cluster):
         self.tasks += len(work)
         return list(self._threaded(dask.persist, "preparing", work))
 
+    def alone(
+        self, title: str, function: Callable[..., Any], work: Sequence[Any], *arguments: Any, where: str | None = None
+    ) -> Any:
+        return function(self.compute(f"{title}, data", work), *arguments, self.progress.say)
+
     def everywhere(self, function: Callable[[], Any]) -> dict[str, Any]:
         return {"here": function()}
 

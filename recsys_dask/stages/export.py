@@ -46,7 +46,7 @@ def export(
     item = options.item
     suffix = "" if item == "artist" else f"_{item}"
     name = f"{prefix}{{}}{suffix}.{{}}".format
-    methods = [method for method in MEASURES if store.has(f"similar_{item}_{method}")]
+    methods = [method for method in (*MEASURES, *params.MODELS) if store.has(f"similar_{item}_{method}")]
     n_ids = store.entry(f"{item}s").rows + (store.entry("tracks").rows if options.rows and item == "artist" else 0)
     projected = cluster.budget.check(f"export of {n_ids:,} ids", task_bytes(n_ids, options.rows), "")
     with cluster.measured() as so_far:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask import params
-from recsys_dask.arrow import bools, float64, int32, values
+from recsys_dask.arrow import float64, int32, values
 from recsys_dask.cooccurrence.best import BYTES_PER_PLACE, Best, empty, merge, offer
 from recsys_dask.cooccurrence.measures import MEASURES, Counts, Measure, from_fixed
-from recsys_dask.formats.vocabulary import string_order
+from recsys_dask.formats.vocabulary import rank_ids
 from recsys_dask.runtime.budget import SPLIT_EVERY
 from recsys_dask.runtime.clusters import Cluster, tree
 from recsys_dask.store import tables
@@ -94,19 +94,6 @@ def floor(store: Store, options: params.Similar) -> tuple[str, float]:
 
 
 COUNT_PER_PLAYLIST = 1_000 / 1_000_000
-
-
-def rank_ids(folder: Folder, vocabulary: list[str], items: str, item: str) -> NDArray[np.int32]:
-    """The task: each of the view's items' rank by id, int32 (N,)."""
-    import pyarrow as pa
-
-    codes = values(tables.read_file(folder, items, ["item"])["item"])
-    wanted = []
-    for path in vocabulary:
-        table = tables.read_file(folder, path, [item, f"{item}_id"])
-        wanted.append(table.filter(bools(np.isin(values(table[item]), codes))))
-    whole = pa.concat_tables(wanted).sort_by(item)
-    return string_order(whole[f"{item}_id"])
 
 
 def best_of_files(

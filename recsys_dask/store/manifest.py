@@ -10,6 +10,7 @@ import msgspec
 
 import recsys_dask
 from recsys_dask.errors import StoreError
+from recsys_dask.params import MODELS
 from recsys_dask.schemas import STORE_FORMAT
 from recsys_dask.store.files import Checked, Folder, reason
 
@@ -51,6 +52,8 @@ class StageReport(msgspec.Struct):
     projected_bytes: int = 0
     facts: dict[str, int] = {}
     notes: list[str] = []
+    history: list[dict[str, float | None]] = []
+    """Of a training: epoch, train_loss, valid_loss, rows_per_s, … of each epoch."""
 
 
 class StageEntry(msgspec.Struct):
@@ -144,6 +147,10 @@ def stage_for(table: str) -> str:
     item, _, which = rest.removeprefix("items_").partition("_")
     if family == "popular":
         return "counts"
+    if family in ("embeddings", "model"):
+        return f"train:{item}:{which}"
+    if family == "similar" and which in MODELS:
+        return f"neighbours:{item}:{which}"
     return f"{'pairs' if family == 'pair' else family}:{item}:{which}" if which else "ingest"
 
 
@@ -156,6 +163,8 @@ def command_for(key: str, url: str) -> str:
         return f"recsys-dask {'run' if stage == 'export' else stage} INPUT {url}{of_item}"
     if stage == "similar":
         return f"recsys-dask pairs {url}{of_item} --measure {which}"
+    if stage in ("train", "neighbours"):
+        return f"recsys-dask {stage} {url}{of_item} --model {which}"
     return f"recsys-dask {stage} {url}{of_item}" + (f" --view {which}" if which else "")
 
 
