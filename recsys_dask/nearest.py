@@ -181,26 +181,18 @@ def _members(groups, starts, members, most, out):  # type: ignore[no-untyped-def
 
 
 class Distinct:
-    """Points without their repetitions, for a graph search, as float32.
+    """Points without their repetitions, for a graph search.
 
-    points: (g, d); first, starts: (g,), (g + 1,), where a group's members begin, each group's by `order`; group: (n,).
-    `lifted`: with one dimension more, sqrt(radius² − |point|²), in which nearest to (query, 0) is the largest inner
-    product.
+    points: (g, d) float32; group: (n,), which of them each vector is. A group's members go by `order`.
     """
 
-    def __init__(self, points: NDArray[np.float64], order: NDArray[np.int64], lifted: bool) -> None:
-        every = points.astype(np.float32) + np.float32(0)
-        self.radius = 1.0
-        if lifted:
-            squared = (points**2).sum(axis=1)
-            self.radius = float(np.sqrt(squared.max(initial=0.0)))
-            rest = np.sqrt(squared.max(initial=0.0) - squared)
-            every = np.hstack([every, rest[:, None].astype(np.float32)])
-        rows = np.ascontiguousarray(every).view(np.dtype((np.void, every.itemsize * every.shape[1])))[:, 0]
-        _, self.first, self.group = np.unique(rows, return_index=True, return_inverse=True)
-        self.points = np.ascontiguousarray(every[self.first])
-        self._members = np.lexsort((order, self.group)).astype(np.int32)
-        self._starts = np.searchsorted(self.group[self._members], np.arange(len(self.first) + 1))
+    def __init__(self, points: NDArray[np.float64], order: NDArray[np.int64]) -> None:
+        every = points.astype(np.float32)
+        rows = every.view(np.dtype((np.void, every.itemsize * every.shape[1])))[:, 0]
+        _, first, group = np.unique(rows, return_index=True, return_inverse=True)
+        self.points, self.group = every[first], group.astype(np.int32)
+        self._members = np.lexsort((order, group)).astype(np.int32)
+        self._starts = np.searchsorted(group[self._members], np.arange(len(first) + 1))
 
     def members(self, groups: NDArray[np.int32], most: int) -> NDArray[np.int32]:
         """(m, w + most) places of vectors from (m, w) groups, −1 for none, `most` of each group while there is room."""
@@ -213,4 +205,4 @@ def warm() -> None:
     """Compile the kernels."""
     one = Exact(np.ones((2, 1)), "cosine", np.arange(2), 1)
     one.rank(one.points, np.arange(2, dtype=np.int32), 1, np.full((2, 1), -1, np.int32))
-    Distinct(one.points, one.order, False).members(np.zeros((1, 1), np.int32), 1)
+    Distinct(one.points, one.order).members(np.zeros((1, 1), np.int32), 1)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,7 @@ from recsys_dask.nearest import METRICS, Neighbours
 from recsys_dask.runtime.clusters import prepare_kernels
 from recsys_dask.runtime.progress import Progress
 from recsys_dask.stages import neighbours
-from recsys_dask.stages.neighbours import Index, ask, nearest
+from recsys_dask.stages.neighbours import ask, nearest
 
 Vectors = NDArray[np.float32]
 
@@ -67,7 +68,7 @@ small = st.integers(1, 9).flatmap(
 )
 
 
-@given(small, st.integers(1, 12), st.sampled_from(METRICS), st.sampled_from(neighbours.INDEXES), st.randoms())
+@given(small, st.integers(1, 12), st.sampled_from(METRICS), st.sampled_from(["auto", "exact"]), st.randoms())
 @settings(deadline=None, max_examples=150)
 def test_odd_shapes(lists: list[list[int]], k: int, metric: str, index: str, random: Any) -> None:
     """Few items, more neighbours than items, zero vectors, equal ones. Whole numbers: scores that are equal are."""
@@ -219,15 +220,24 @@ def test_one_seed_one_result() -> None:
     assert not np.array_equal(graphs[1], graphs[2])
 
 
-@pytest.mark.slow
-def test_new_vectors_by_pynndescent() -> None:
-    vectors = trained(5_000)
-    new = trained(6_000)[5_000:]
-    index = Index(vectors, index="pynndescent")
-    found = index.ask(new, 20)
-    exact = index._exact.scan(neighbours.points(new, "cosine"), np.full(1_000, -1, np.int32), 20)
-    assert (found[1] >= exact[1][:, -1:]).mean() >= 0.995
-    assert np.array_equal(index.ask(new, 20)[0], found[0])
+def test_inner_products_are_those_of_all_items() -> None:
+    """Longest vectors first, and the rest not looked at: 3,000 are three blocks."""
+    vectors = skewed(3_000)[:, :8].copy()
+    order = np.random.default_rng(6).permutation(3_000)
+    found = nearest(vectors, 20, "dot", order=order)
+    some = [0, 1, 1_500, 2_999]
+    wanted = oracles.nearest(vectors.tolist(), [(i, vectors[i].tolist()) for i in some], 20, "dot", order)
+    equals((found[0][some], found[1][some]), wanted, exactly=True)
+
+
+@pytest.mark.parametrize("n, distinct", [(101, 101), (150, 3), (150, 1), (2, 2)])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_pynndescent_asked_for_among_few(n: int, distinct: int, metric: str) -> None:
+    vectors = gauss(distinct, 3)[np.arange(n) % distinct]
+    for k in 1, 20, 200:
+        found, exact = nearest(vectors, k, metric, "pynndescent"), nearest(vectors, k, metric, "exact")
+        holds(found, n)
+        assert np.array_equal(found[0], exact[0]) and np.array_equal(found[1], exact[1])
 
 
 def test_refused() -> None:
@@ -242,6 +252,14 @@ def test_refused() -> None:
     for wrong in {"metric": "cosin"}, {"index": "kd"}:
         with pytest.raises(UsageError, match="does not exist: one of"):
             nearest(gauss(5, 3), **wrong)  # type: ignore[arg-type]
+
+
+def test_a_cache_that_may_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code = "from recsys_dask.stages import neighbours; neighbours.pynndescent.__wrapped__()"
+    place = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=place)
+    assert done.returncode == 1 and "set NUMBA_CACHE_DIR to a folder that may be written" in done.stderr
 
 
 def test_a_second_process_compiles_no_descent() -> None:
