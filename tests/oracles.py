@@ -327,3 +327,26 @@ def row_table(data, top=10_000, min_tracks=5):
         for playlist, entry in entries(data)
         if playlist["num_tracks"] > min_tracks and bare(entry["artist_uri"]) in artist_names
     ]
+
+
+# --- neighbours
+
+
+def similarity(a, b, metric):
+    """Of two vectors, as lists of numbers; a zero vector's cosine is 0."""
+    dot = math.fsum(x * y for x, y in zip(a, b, strict=True))
+    if metric == "dot":
+        return dot
+    if metric == "euclidean":
+        return -math.dist(a, b)
+    both = math.hypot(*a) * math.hypot(*b)
+    return dot / both if both else 0.0
+
+
+def nearest(vectors, queries, k, metric, rank):
+    """[(place, score)] for each query, (own place or None, vector): best first, equal scores by `rank`."""
+    lists = []
+    for own, query in queries:
+        scored = [(i, similarity(query, vector, metric)) for i, vector in enumerate(vectors) if i != own]
+        lists.append(sorted(scored, key=lambda pair: (-pair[1], rank[pair[0]]))[:k])
+    return lists

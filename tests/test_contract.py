@@ -101,7 +101,7 @@ def found(imports: list[Import]) -> list[str]:
 
 # -------------------------------------------------------------------------------------------------------------- imports
 
-LIBRARIES = {"formats", "cooccurrence", "sampling", "models", "training", "metrics"}
+LIBRARIES = {"formats", "cooccurrence", "sampling", "models", "training", "metrics", "nearest"}
 LAYERS = (
     {"__main__"},
     {"cli"},
