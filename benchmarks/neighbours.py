@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from recsys_dask.kernels import compile_once
-from recsys_dask.stages.neighbours import nearest
+from recsys_dask.nearest.index import nearest
 
 K = 20
 PART = 500

@@ -32,7 +32,7 @@ MODULES = (
     "recsys_dask.cooccurrence.chunk",
     "recsys_dask.cooccurrence.combine",
     "recsys_dask.cooccurrence.best",
-    "recsys_dask.nearest",
+    "recsys_dask.nearest.exact",
 )
 """Where kernels are; each module has a `warm()` that runs its own with the types that the stages use."""
 

@@ -191,7 +191,7 @@ ONLY_IN = {
     "distributed": {"runtime", "stages", "formats"},
     "torch": {"training", "models.mf", "models.mlp"},
     "fastai": {"training", "models.mf", "models.mlp"},
-    "pynndescent": {"stages.neighbours"},
+    "pynndescent": {"nearest.index"},
     "fsspec": {"store"},
     "s3fs": {"store"},
     "pyarrow.parquet": {"store.tables", "stages.export", "formats.columns"},  # tables, exports, an input

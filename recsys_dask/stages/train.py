@@ -138,7 +138,7 @@ def _words(fitted: Fitted) -> list[str]:
     return [f"{len(fitted.history)} epochs, loss {last['train_loss']:.4f}{valid}, {last['rows_per_s']:,.0f} rows/s"]
 
 
-# ------------------------------------------------------------------------------------------------------------ partitions
+# ------------------------------------------------------------------------------------------------- partitions
 
 
 def known_playlists(
@@ -206,7 +206,7 @@ def embeddings(codes: NDArray[np.int32], vectors: NDArray[np.float32], bias: NDA
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- fit
+# ------------------------------------------------------------------------------------------------- fit
 
 
 def _fit_playlists(parts: list[Playlists], job: Job, tell: Callable[[str], None]) -> Fitted:

@@ -1,0 +1,1 @@
+"""Nearest items by vectors: exactly, and by pynndescent's graph."""
