@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_pairs_playlists_and_pairs_of_pairs_are_uniform() -> None:
     in_third = np.zeros(9, int)
     together = 0
     for seed in range(n):
-        found = negatives(LISTS, 8, 16 / 22, seed)
+        found = negatives(LISTS, 8, 0.7, seed)
         chosen = [(playlist, item) for playlist, items in enumerate(found) for item in items]
         assert len(chosen) == k
         seen += [pair in chosen for pair in FREE]
@@ -120,9 +121,12 @@ def test_pairs_playlists_and_pairs_of_pairs_are_uniform() -> None:
     assert scipy.stats.chi2.sf(statistic, free - 1) > 0.001
     expected = n * scipy.stats.hypergeom.pmf(np.arange(9), free, 8, k)
     usual = expected > 5
-    assert scipy.stats.chisquare(
-        [*in_third[usual], in_third[~usual].sum()], [*expected[usual], expected[~usual].sum()]
-    ).pvalue > 0.001
+    assert (
+        scipy.stats.chisquare(
+            [*in_third[usual], in_third[~usual].sum()], [*expected[usual], expected[~usual].sum()]
+        ).pvalue
+        > 0.001
+    )
     assert scipy.stats.binomtest(together, n, k * (k - 1) / free / (free - 1)).pvalue > 0.001
 
 
@@ -142,16 +146,16 @@ def test_items_and_playlists_are_uniform_at_size(ratio: float) -> None:
 def test_partitions_change_nothing() -> None:
     rng = np.random.default_rng(1)
     held = rng.random((60, 30)) < 0.3
-    held[[4, 5, 59]] = True, False, True
+    held[[4, 59]], held[5] = True, False
     lists = [np.flatnonzero(row).tolist() for row in held]
     starts, items = packed(lists)
     pids = rng.permutation(10**6)[:60]
     number = counts(np.diff(starts), 30, 1.5, 7)
     whole = training_rows(starts, items, number, draw(starts, items, 30, number, pids, 7))
-    pairs = {name: set(zip(whole.playlists, whole.items, whole.ratings, strict=True)) for name in "a"}["a"]
+    pairs = set(zip(whole.playlists, whole.items, whole.ratings, strict=True))
     for cuts in ([0, 60], [0, 0, 1, 31, 60], [0, 5, 5, 59, 60], list(range(61))):
         parts = []
-        for low, high in zip(cuts, cuts[1:], strict=False):
+        for low, high in pairwise(cuts):
             mine = starts[low : high + 1] - starts[low], items[starts[low] : starts[high]]
             drawn = draw(*mine, 30, number[low:high], pids[low:high], 7)
             parts.append(training_rows(*mine, number[low:high], drawn, low))

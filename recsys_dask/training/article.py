@@ -9,7 +9,6 @@ This module imports torch and fastai at its top, to extend their classes: import
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,13 +25,13 @@ from torch import Tensor
 
 from recsys_dask.errors import UsageError
 from recsys_dask.training.dot import gradients, group, scores
-from recsys_dask.training.optimiser import RowAdam, RowEmbedding, RowUpdates, by_rows
+from recsys_dask.training.optimiser import RowAdam, RowEmbedding, RowUpdates, arrays, by_rows
 from recsys_dask.training.rows import NA, Rows, loaders
 
 KINDS = ("mf", "mlp")
 
 
-class DotBias(EmbeddingDotBias):  # type: ignore[misc]
+class DotBias(EmbeddingDotBias):
     """fastai's `EmbeddingDotBias` with playlist tables that are updated by row.
 
     n_users, n_items: rows of the tables, `#na#` included
@@ -40,7 +39,8 @@ class DotBias(EmbeddingDotBias):  # type: ignore[misc]
 
     def __init__(self, n_factors: int, n_users: int, n_items: int, y_range: tuple[float, float] | None = None) -> None:
         super().__init__(n_factors, n_users, n_items, y_range)
-        self.u_weight, self.u_bias = by_row(self.u_weight), by_row(self.u_bias)
+        for name in ("u_weight", "u_bias"):
+            setattr(self, name, by_row(getattr(self, name)))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, 2) int64 codes of playlist and item. Returns (batch,) float32."""
@@ -63,30 +63,26 @@ class _Scores(torch.autograd.Function):
     """p·q and biases; the playlists' gradients come summed by row."""
 
     @staticmethod
-    def forward(ctx: Any, p: Tensor, q: Tensor, p_bias: Tensor, q_bias: Tensor, model: DotBias, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, p: Tensor, q: Tensor, p_bias: Tensor, q_bias: Tensor, model: DotBias, x: Tensor) -> Tensor:
         groups, items = group(x[:, 0].numpy()), x[:, 1].numpy()
         rows = torch.from_numpy(groups.rows)
         model.u_weight.catch_up(rows)
         model.u_bias.catch_up(rows)
         ctx.tables, ctx.groups, ctx.items = (p, q, p_bias), groups, items
-        arrays = (table.detach().numpy() for table in (p, q, p_bias, q_bias))
-        return torch.from_numpy(scores(*arrays, groups, items))
+        return torch.from_numpy(scores(*arrays(p, q, p_bias, q_bias), groups, items))
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Any, ...]:
         p, q, p_bias = ctx.tables
-        d_p, d_q, d_p_bias, d_q_bias = gradients(
-            p.detach().numpy(), q.detach().numpy(), ctx.groups, ctx.items, slope.contiguous().numpy()
-        )
+        d_p, d_q, d_p_bias, d_q_bias = gradients(*arrays(p, q), ctx.groups, ctx.items, slope.contiguous().numpy())
         playlists = by_rows(p, ctx.groups, d_p), by_rows(p_bias, ctx.groups, d_p_bias)
         return playlists[0], torch.from_numpy(d_q), playlists[1], torch.from_numpy(d_q_bias), None, None
 
 
 def by_row(table: Any) -> RowEmbedding:
     """An embedding as one that is updated by row; the weights are the same memory."""
-    made = RowEmbedding.__new__(RowEmbedding)
-    torch.nn.Embedding.__init__(made, *table.weight.shape, _weight=table.weight.data)
-    made.optimiser = None
+    made = RowEmbedding(1, 1)
+    made.weight, (made.num_embeddings, made.embedding_dim) = table.weight, table.weight.shape
     return made
 
 

@@ -1,4 +1,4 @@
-"""Matrix factorisation's forward and backward pass over a batch of rows, and gradients summed by row: kernels, no torch.
+"""Matrix factorisation's two passes over a batch of rows, and gradients summed by row: kernels, no torch.
 
 A batch's playlists are sorted once: the table is then read and written in the order of memory, a row that stands twice
 is loaded once, and the gradient comes out summed by row, as the optimiser wants it.
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from recsys_dask.kernels import kernel
 from recsys_dask.training.prefetch import AHEAD, LINE, prefetch
+
 
 class Groups(NamedTuple):
     """A batch's places, grouped by row: those of group g are order[starts[g] : starts[g + 1]].

@@ -28,7 +28,12 @@ _ROW_STATE = ("last", "history")
 """What a table's state has beside fastai's own; not part of a checkpoint, where all rows are up to date."""
 
 
-class RowAdam(fo.Optimizer):  # type: ignore[misc]
+def arrays(*tensors: Tensor) -> Any:
+    """Tensors of the CPU as arrays, in the same memory."""
+    return tuple(tensor.detach().numpy() for tensor in tensors)
+
+
+class RowAdam(fo.Optimizer):
     """fastai's `Adam` (decoupled decay), for tables with sparse gradients too. Use it as a `Learner`'s `opt_func`,
     with the callback `RowUpdates`.
 
@@ -74,7 +79,8 @@ class RowAdam(fo.Optimizer):  # type: ignore[misc]
         if "grad_avg" not in state:
             state.update(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=0)
         self._follow(p, state)
-        rows, values = rows_of(p.grad)
+        gradient: Any = p.grad
+        rows, values = rows_of(gradient)
         if self._bring(p, state, hyper["eps"], rows):
             raise RuntimeError("rows were read that lacked steps: use RowEmbedding and the callback RowUpdates")
         lr, mom, sqr_mom, eps = (float(hyper[name]) for name in ("lr", "mom", "sqr_mom", "eps"))
@@ -82,9 +88,9 @@ class RowAdam(fo.Optimizer):  # type: ignore[misc]
         history: History = state["history"]
         state["step"] = step = history.advance(lr, mom, sqr_mom, wd)
         table = p.data, state["grad_avg"], state["sqr_avg"], state["last"]
-        numbers = dict(lr=lr, mom=mom, sqr_mom=sqr_mom, wd=wd, eps=eps)
+        numbers: Any = dict(lr=lr, mom=mom, sqr_mom=sqr_mom, wd=wd, eps=eps)
         if p.device.type == "cpu":
-            step_rows(*(one.numpy() for one in table), rows.numpy(), values.numpy(), step, **numbers)
+            step_rows(*arrays(*table, rows, values), step, **numbers)
         else:
             step_rows_torch(*table, rows, values, step, **numbers)
         if history.worn:
@@ -103,7 +109,7 @@ class RowAdam(fo.Optimizer):  # type: ignore[misc]
         table = p.data, state["grad_avg"], state["sqr_avg"], state["last"]
         history: History = state["history"]
         if p.device.type == "cpu":
-            return history.catch_up(*(one.numpy() for one in table), rows.numpy(), float(eps))
+            return history.catch_up(*arrays(*table, rows), float(eps))
         catch_up_torch(*table, rows, history, float(eps))
         return 0
 
@@ -141,9 +147,7 @@ class RowAdam(fo.Optimizer):  # type: ignore[misc]
                 state.pop(name, None)
 
 
-def catch_up_torch(
-    p: Tensor, m: Tensor, v: Tensor, last: Tensor, rows: Tensor, history: History, eps: float
-) -> None:
+def catch_up_torch(p: Tensor, m: Tensor, v: Tensor, last: Tensor, rows: Tensor, history: History, eps: float) -> None:
     """`History.catch_up` by torch, for tables on any device."""
     rows = torch.unique(rows)
     n = history.now + 1
@@ -200,7 +204,7 @@ def step_rows_torch(
     last[rows] = step
 
 
-class RowUpdates(Callback):  # type: ignore[misc]
+class RowUpdates(Callback):
     """Lets a model's `RowEmbedding`s ask the optimiser for rows that are up to date, and brings all of them there at
     the end of every epoch's training, before anything validates, saves or exports."""
 
@@ -227,7 +231,7 @@ class RowUpdates(Callback):  # type: ignore[misc]
                 module.optimiser = None
 
 
-class RowEmbedding(Embedding):  # type: ignore[misc]
+class RowEmbedding(Embedding):
     """fastai's `Embedding`, with gradients summed by row (sparse, coalesced) for `RowAdam`."""
 
     def __init__(self, ni: int, nf: int, std: float = 0.01) -> None:
@@ -265,11 +269,11 @@ def rows_of(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
         ctx.table, ctx.rows = table, rows
         return table.index_select(0, rows)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         groups = group(ctx.rows.numpy())
         return by_rows(ctx.table, groups, sums(slope.contiguous().numpy(), groups)), None

@@ -9,12 +9,14 @@ each. A row last touched at step t₀ with parameter p, moments m and v stands a
 
 with A, B, D the running products of momentum, squared momentum and decay (1 − lr · wd). This is what fastai's `Adam`
 does (fastai/optimizer.py: decay first, debiasing by the current momentum, ε beside the root), for any schedule.
-Only the sum depends on the element, through √v, and it is not a difference of prefix sums unless ε is small beside
-√v: in the article's preset gradients are means over 4,096 rows, some 1e-6, and ε = 1e-5 rules. But w falls fast
-where β falls slowly, so the sum is one over a narrow distribution of β, and Gauss's quadrature with two nodes, made from
-the moments Σ w_s β_s^k, k = 0 … 3, gives it: two divisions an element instead of one a skipped step. The moments are
-kept for every t₀ and grow by a term a step, as long as A_t/A_t₀ is above `FORGOTTEN`: no difference of large numbers,
-no underflow, any schedule.
+Only the sum depends on the element, through √v, and it is a difference of prefix sums only where ε is small beside √v:
+in the article's preset gradients are means over 4,096 rows, some 1e-6, and ε = 1e-5 rules. But w falls fast where β
+falls slowly, so the sum is one over a narrow distribution of β, and Gauss's quadrature with two nodes, made from the
+moments Σ w_s β_s^k, k = 0 … 3, gives it: two divisions an element instead of one a skipped step. The moments are kept
+for every t₀ and grow by a term a step, as long as A_t/A_t₀ is above `FORGOTTEN`: no difference of large numbers, no
+underflow, any schedule. What remains: values differ from dense Adam's by 3e-6 in the mean and 6e-5 at most after 3,000
+one-cycle steps with large gradients, nearly all of it from the first hundred steps, where debiasing makes β broad; by
+2e-8 in the mean with gradients of the article's size.
 """
 
 from __future__ import annotations
