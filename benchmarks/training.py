@@ -3,8 +3,9 @@
 Each way is a process of its own, on generated rows: `--positives` a playlist of one of twenty planted scenes, two
 negatives each. Speed is taken over `--steps` steps after a warm-up and given as rows a second; an epoch is what all
 rows would take at it. Stock is `CollabDataLoaders.from_df` and `collab_learner`; as its data frame of all rows would
-not add to a step, it gets `--rows` of them, with every playlist. Ours is measured first and last: an A/A pair. One thread
-each (`--threads`), so that rows a CPU second hold on a machine that others use, too; `times ours` is by these.
+not add to a step, it gets `--rows` of them, with every playlist. Ours is measured first and last: an A/A pair.
+One thread each (`--threads`), so that rows a CPU second hold on a machine that others use, too; `times ours` is by
+these.
 """
 
 from __future__ import annotations
@@ -104,9 +105,8 @@ def main() -> None:
     if args.only:
         print(json.dumps(measure(args.only, args)))
         return
-    print(
-        "| way | rows/s | rows/CPU s | s an epoch | times ours | peak MB | fit s | train | valid |\n|---|---|---|---|---|---|---|---|---|"
-    )
+    head = "way rows/s rows/CPU-s epoch-s times-ours peak-MB fit-s train valid".split()
+    print("|", " | ".join(head), "|\n" + "|---" * len(head) + "|", flush=True)
     first: dict[str, float] = {}
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     for way in args.ways.split(","):

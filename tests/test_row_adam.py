@@ -73,11 +73,11 @@ def test_three_thousand_one_cycle_steps(scale: float) -> None:
         gradient = np.zeros((n, k))
         gradient[rows] = scale * (dense.p[rows] - target[rows] + noise)
         dense.step(gradient, lr, mom)
-        history.catch_up(p, m, v, last, rows, 1e-5)
+        history.catch_up(p, m, v, last, rows)
         own = (scale * (p[rows] - target[rows] + noise)).astype(np.float32)
         step = history.advance(lr, mom, 0.99, 0.1)
         step_rows(p, m, v, last, rows, own, step, lr=lr, mom=mom, sqr_mom=0.99, wd=0.1, eps=1e-5)
-    history.catch_up(p, m, v, last, np.arange(n), 1e-5)
+    history.catch_up(p, m, v, last, np.arange(n))
     moved, apart = np.abs(dense.p - start).mean(), np.abs(dense.p - p)
     assert moved > 0.04
     assert apart.mean() < 1e-5 and apart.max() < 1e-4
@@ -104,11 +104,11 @@ def test_any_schedule_from_any_step(seed: int, mom: float, wd: float, scale: flo
         gradient = np.zeros((n, k), np.float32)
         gradient[rows] = scale * rng.normal(size=(len(rows), k))
         dense.step(gradient.astype(float), lr, mom_)
-        history.catch_up(p, m, v, last, np.concatenate([rows, rows]), 1e-5)  # twice is fine
+        history.catch_up(p, m, v, last, np.concatenate([rows, rows]))  # twice is fine
         step = history.advance(lr, mom_, 0.99, wd)
         step_rows(p, m, v, last, rows, gradient[rows], step, lr=lr, mom=mom_, sqr_mom=0.99, wd=wd, eps=1e-5)
     behind = int((last < t0 + steps).sum())
-    assert history.catch_up(p, m, v, last, np.arange(n), 1e-5) == behind
+    assert history.catch_up(p, m, v, last, np.arange(n)) == behind
     assert (last == t0 + steps).all()
     np.testing.assert_allclose(p, dense.p, rtol=0, atol=1e-4 * max(1, np.abs(dense.p).max()))
     np.testing.assert_allclose(m, dense.m, rtol=1e-3, atol=1e-6 * scale + 1e-30)
@@ -117,7 +117,7 @@ def test_any_schedule_from_any_step(seed: int, mom: float, wd: float, scale: flo
 def test_a_row_that_is_up_to_date_stays_as_it_is() -> None:
     one = np.ones((2, 3), np.float32)
     history = History(7)
-    assert history.catch_up(one, one.copy(), one.copy(), np.full(2, 7, np.int32), np.array([0, 1]), 1e-5) == 0
+    assert history.catch_up(one, one.copy(), one.copy(), np.full(2, 7, np.int32), np.array([0, 1])) == 0
     assert (one == 1).all()
 
 
@@ -129,7 +129,7 @@ def test_a_decay_that_leaves_nothing() -> None:
     for _ in range(100):
         history.advance(10.0, 0.9, 0.99, 0.1)
         if history.worn:
-            history.catch_up(p, m, v, last, np.array([0]), 1e-5)
+            history.catch_up(p, m, v, last, np.array([0]))
             history = History(history.base + history.now)
             times += 1
     assert times == 2 and np.isfinite(p).all() and np.abs(p).max() < 1e-6
@@ -207,7 +207,7 @@ def test_the_optimiser_against_fastais_step_by_step() -> None:
                 table.weight.grad = None
                 before = read.detach()
         assert torch.allclose(read.detach(), before, atol=2e-5), step
-    rows_.catch_up()
+    rows_.catch_up_all()
     assert torch.allclose(mine.weight, theirs.weight, atol=2e-5)
     assert torch.equal(heads[0], heads[1])
     assert rows_.state[mine.weight]["step"] == dense.state[theirs.weight]["step"] == 392
@@ -259,7 +259,7 @@ def test_states_go_to_and_fro_between_ours_and_fastais() -> None:
     mine.optimiser = again
     train(theirs, other, second)
     train(mine, again, second)
-    again.catch_up()
+    again.catch_up_all()
     assert torch.allclose(mine.weight, theirs.weight, atol=1e-4)
 
 
@@ -276,14 +276,14 @@ def test_torch_and_compiled_kernels_agree() -> None:
     for lr, mom in zip(*one_cycle(300), strict=True):
         rows = np.unique(rng.integers(0, n, 3))
         gradient = 1e-4 * rng.normal(size=(len(rows), k)).astype(np.float32)
-        history.catch_up(*mine, rows, 1e-5)
-        catch_up_torch(*theirs, torch.from_numpy(np.concatenate([rows, rows])), history, 1e-5)
+        history.catch_up(*mine, rows)
+        catch_up_torch(*theirs, torch.from_numpy(np.concatenate([rows, rows])), history)
         step = history.advance(lr, mom, 0.99, 0.1)
         numbers = dict(lr=lr, mom=mom, sqr_mom=0.99, wd=0.1, eps=1e-5)
         step_rows(*mine, rows, gradient, step, **numbers)
         step_rows_torch(*theirs, torch.from_numpy(rows), torch.from_numpy(gradient), step, **numbers)
-    history.catch_up(*mine, np.arange(n), 1e-5)
-    catch_up_torch(*theirs, torch.arange(n), history, 1e-5)
+    history.catch_up(*mine, np.arange(n))
+    catch_up_torch(*theirs, torch.arange(n), history)
     for array, tensor in zip(mine, theirs, strict=True):
         np.testing.assert_allclose(array, tensor.numpy(), rtol=1e-4, atol=1e-6)
 

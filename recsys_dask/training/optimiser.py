@@ -22,7 +22,7 @@ from fastai.layers import Embedding
 from torch import Tensor
 
 from recsys_dask.training.dot import Groups, group, sums
-from recsys_dask.training.row_adam import FORGOTTEN, History, step_rows
+from recsys_dask.training.row_adam import History, step_rows
 
 _ROW_STATE = ("last", "history")
 """What a table's state has beside fastai's own; not part of a checkpoint, where all rows are up to date."""
@@ -58,13 +58,17 @@ class RowAdam(fo.Optimizer):
         """One step of all parameters that have a gradient."""
         if closure is not None:
             raise NotImplementedError("fastai's optimisers take no closure")
-        for p, _, state, hyper in self.all_params(with_grad=True):
-            if p.grad.is_sparse:
-                self._step_rows(p, state, hyper)
-            else:
-                for step in self.cbs:
-                    state = fo._update(state, step(p, **{**state, **hyper}))
-            self.state[p] = state
+        for parameters, hyper in zip(self.param_lists, self.hypers, strict=True):
+            for p in parameters:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if p.grad.is_sparse:
+                    self._step_rows(p, state, hyper)
+                else:
+                    for step in self.cbs:
+                        state = fo._update(state, step(p, **{**state, **hyper}))
+                self.state[p] = state
 
     def zero_grad(self) -> None:
         """Gradients of tables go, others become zero, as with fastai."""
@@ -81,20 +85,22 @@ class RowAdam(fo.Optimizer):
         self._follow(p, state)
         gradient: Any = p.grad
         rows, values = rows_of(gradient)
-        if self._bring(p, state, hyper["eps"], rows):
+        if self._bring(p, state, rows):
             raise RuntimeError("rows were read that lacked steps: use RowEmbedding and the callback RowUpdates")
         lr, mom, sqr_mom, eps = (float(hyper[name]) for name in ("lr", "mom", "sqr_mom", "eps"))
         wd = float(hyper["wd"]) if state.get("do_wd", True) else 0.0
         history: History = state["history"]
+        history.eps = eps
         state["step"] = step = history.advance(lr, mom, sqr_mom, wd)
         table = p.data, state["grad_avg"], state["sqr_avg"], state["last"]
         numbers: Any = dict(lr=lr, mom=mom, sqr_mom=sqr_mom, wd=wd, eps=eps)
         if p.device.type == "cpu":
-            step_rows(*arrays(*table, rows, values), step, **numbers)
+            p_, m, v, last, rows_, gradient_ = arrays(*table, rows, values)
+            step_rows(p_, m, v, last, rows_, gradient_, step, **numbers)
         else:
             step_rows_torch(*table, rows, values, step, **numbers)
         if history.worn:
-            self.catch_up(p)
+            self.catch_up_all()
 
     @staticmethod
     def _follow(p: Tensor, state: dict[str, Any]) -> None:
@@ -104,35 +110,41 @@ class RowAdam(fo.Optimizer):
             state["last"] = torch.full((len(p),), state["step"], dtype=torch.int32, device=p.device)
 
     @staticmethod
-    def _bring(p: Tensor, state: dict[str, Any], eps: float, rows: Tensor) -> int:
+    def _bring(p: Tensor, state: dict[str, Any], rows: Tensor) -> int:
         """Bring rows up to date. Returns how many were behind, if that is known for nothing."""
         table = p.data, state["grad_avg"], state["sqr_avg"], state["last"]
         history: History = state["history"]
         if p.device.type == "cpu":
-            return history.catch_up(*arrays(*table, rows), float(eps))
-        catch_up_torch(*table, rows, history, float(eps))
+            return history.catch_up(*arrays(*table, rows))
+        catch_up_torch(*table, rows, history)
         return 0
 
     @torch.no_grad()
-    def catch_up(self, table: Tensor | None = None, rows: Tensor | None = None) -> None:
-        """Make up for the steps that rows were skipped in: before they are read.
+    def catch_up(self, table: Tensor, rows: Tensor) -> None:
+        """Make up for the steps that rows of a parameter were skipped in, before they are read.
 
-        table: one parameter (default: all); rows: (r,) int64 on its device, twice is fine (default: all)
+        rows: (r,) int64 on its device, twice is fine
         """
-        for p, _, state, hyper in self.all_params():
-            if (table is None or p is table) and "history" in state:
-                if rows is not None:
-                    self._bring(p, state, hyper["eps"], rows)
-                else:
+        state = self.state[table]
+        if "history" in state:
+            self._bring(table, state, rows)
+
+    @torch.no_grad()
+    def catch_up_all(self) -> None:
+        """Make up for all skipped steps of all tables, before anything else looks at them."""
+        for parameters in self.param_lists:
+            for p in parameters:
+                state = self.state[p]
+                if "history" in state:
                     for some in torch.arange(len(p), device=p.device).split(1 << 18):
-                        self._bring(p, state, hyper["eps"], some)
+                        self._bring(p, state, some)
                     for name in _ROW_STATE:
                         del state[name]
                     self._follow(p, state)
 
     def state_dict(self) -> dict[str, Any]:
         """As fastai's `Adam` would have it: every row is brought up to date first."""
-        self.catch_up()
+        self.catch_up_all()
         state = super().state_dict()
         state["state"] = [{k: v for k, v in one.items() if k not in _ROW_STATE} for one in state["state"]]
         return state
@@ -147,13 +159,13 @@ class RowAdam(fo.Optimizer):
                 state.pop(name, None)
 
 
-def catch_up_torch(p: Tensor, m: Tensor, v: Tensor, last: Tensor, rows: Tensor, history: History, eps: float) -> None:
+def catch_up_torch(p: Tensor, m: Tensor, v: Tensor, last: Tensor, rows: Tensor, history: History) -> None:
     """`History.catch_up` by torch, for tables on any device."""
     rows = torch.unique(rows)
     n = history.now + 1
-    tables = np.column_stack([one[:n] for one in (history.log_a, history.log_b, history.decay, history.moments)])
+    tables = np.column_stack([history.products[:n], history.fading[:n]])
     since = last[rows].long() - history.base
-    log_a, log_b, decay, *moments = torch.from_numpy(tables).to(p.device)[since].T
+    decay, squares, faded, *moments = torch.from_numpy(tables).to(p.device)[since].T
     total = moments[0].clamp_min(1e-300)
     mean, second, third = (one / total for one in moments[1:])
     third = third - mean * (3 * second - 2 * mean * mean)
@@ -166,16 +178,15 @@ def catch_up_torch(p: Tensor, m: Tensor, v: Tensor, last: Tensor, rows: Tensor, 
     weight1, beta1 = torch.where(single, moments[0], total * (half + root) / (2 * root)), half - root + mean
     weight2, beta2 = torch.where(single, 0.0, total * (root - half) / (2 * root)), half + root + mean
     beta1, beta2 = torch.where(single, mean.clamp_min(1e-30), beta1), torch.where(single, 1.0, beta2)
-    w1, w2, b1, b2 = (one.float()[:, None] for one in (weight1, weight2, beta1, beta2))
-    faded = float(history.log_a[history.now]) - log_a
-    a = torch.where(faded > FORGOTTEN, faded.exp(), 0.0).float()[:, None]
-    b = (float(history.log_b[history.now]) - log_b).exp().float()[:, None]
-    kept = (float(history.decay[history.now]) / decay).float()[:, None]
+    now_decay, now_squares = history.products[history.now].tolist()
+    decayed = now_decay / decay
+    columns = decayed * weight1, decayed * weight2, beta1, beta2, faded, now_squares / squares, decayed
+    w1, w2, b1, b2, a, b, kept = (one.float()[:, None] for one in columns)
     mean_g, square = m[rows], v[rows]
     spread = square.sqrt()
-    moved = mean_g * (w1 / (spread * b1 + eps) + w2 / (spread * b2 + eps))
+    moved = mean_g * (w1 / (spread * b1 + history.eps) + w2 / (spread * b2 + history.eps))
     behind = (since < history.now)[:, None]
-    p[rows] = torch.where(behind, kept * (p[rows] - moved), p[rows])
+    p[rows] = torch.where(behind, kept * p[rows] - moved, p[rows])
     m[rows], v[rows] = torch.where(behind, mean_g * a, mean_g), torch.where(behind, square * b, square)
     last[rows] = history.base + history.now
 
@@ -219,13 +230,13 @@ class RowUpdates(Callback):
 
     def after_train(self) -> None:
         """Training of an epoch ended, or was cancelled."""
-        self.opt.catch_up()
+        self.opt.catch_up_all()
 
     after_cancel_fit = after_train
 
     def after_fit(self) -> None:
         """The tables stand on their own again."""
-        self.opt.catch_up()
+        self.opt.catch_up_all()
         for module in self.model.modules():
             if isinstance(module, RowEmbedding):
                 module.optimiser = None

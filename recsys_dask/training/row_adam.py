@@ -21,7 +21,6 @@ one-cycle steps with large gradients, nearly all of it from the first hundred st
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,43 +29,47 @@ from numpy.typing import NDArray
 from recsys_dask.kernels import kernel
 from recsys_dask.training.prefetch import AHEAD, LINE, prefetch
 
-FORGOTTEN = math.log(1e-9)
+FORGOTTEN = 1e-9
 """Momentum that has fallen to this share moves nothing any more."""
 LEAST_DECAY = 1e-6
 """The most that a step's decay may leave of a skipped row's parameters, at the least: 1 - lr · wd ≤ 0 is no decay."""
 
 
 @kernel
-def _advance(log_a, log_b, decay, moments, low, now, lr, mom, sqr_mom, wd, step):  # type: ignore[no-untyped-def]
+def _advance(products, fading, low, now, lr, mom, sqr_mom, wd, step):  # type: ignore[no-untyped-def]
     """One more step: entry `now` of the products, a term more of the moments of all entries from low on."""
-    log_a[now] = log_a[now - 1] + np.log(max(mom, 1e-30))
-    log_b[now] = log_b[now - 1] + np.log(max(sqr_mom, 1e-30))
+    decay, squares = products[:, 0], products[:, 1]
     decay[now] = decay[now - 1] * max(1 - lr * wd, LEAST_DECAY)
-    moments[now] = 0
+    squares[now] = squares[now - 1] * max(sqr_mom, 1e-30)
     rate = lr / (1 - mom**step) / decay[now]
     debias = 1 - sqr_mom**step
-    while log_a[now] - log_a[low] < FORGOTTEN:
-        low += 1
     for since in range(low, now):
-        weight = rate * decay[since] * np.exp(log_a[now] - log_a[since])
-        beta = np.sqrt(np.exp(log_b[now] - log_b[since]) / debias)
+        entry = fading[since]
+        entry[0] *= mom
+        weight = rate * decay[since] * entry[0]
+        beta = np.sqrt(squares[now] / squares[since] / debias)
         for power in range(4):
-            moments[since, power] += weight
+            entry[1 + power] += weight
             weight *= beta
+    fading[now, 0] = 1
+    fading[now, 1:] = 0
+    while fading[low, 0] < FORGOTTEN:
+        fading[low, 0] = 0  # not the thousandfold cost of denormal numbers
+        low += 1
     return low
 
 
 @kernel
 def _nodes(moment):  # type: ignore[no-untyped-def]
-    """Gauss's quadrature with two nodes of the distribution with moments 0 … 3: (weight, node) twice."""
-    total = moment[0]
+    """Gauss's quadrature with two nodes made from the moments of an entry: (weight, node) twice."""
+    total = moment[1]
     if total <= 0:
         return 0.0, 1.0, 0.0, 1.0
-    mean = moment[1] / total
-    second = moment[2] / total - mean * mean
+    mean = moment[2] / total
+    second = moment[3] / total - mean * mean
     if second <= 1e-10 * mean * mean:
         return total, mean, 0.0, 1.0
-    third = moment[3] / total - mean * (3 * second + mean * mean)
+    third = moment[4] / total - mean * (3 * second + mean * mean)
     half = third / (2 * second)
     root = np.sqrt(half * half + second)
     below, above = half - root, half + root  # relative to the mean
@@ -85,7 +88,7 @@ def _fetch(p, m, v, row):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")  # a check for zero before every division would keep it from being vectorised
-def _catch_up(p, m, v, last, rows, base, now, log_a, log_b, decay, moments, eps):  # type: ignore[no-untyped-def]
+def _catch_up(p, m, v, last, rows, base, now, products, fading, eps):  # type: ignore[no-untyped-def]
     """Bring rows to step base + now. Returns how many were behind."""
     behind = 0
     for at in range(len(rows)):
@@ -96,18 +99,18 @@ def _catch_up(p, m, v, last, rows, base, now, log_a, log_b, decay, moments, eps)
         if since == now:
             continue
         behind += 1
-        weight1, beta1, weight2, beta2 = _nodes(moments[since])
-        w1, b1, w2, b2 = np.float32(weight1), np.float32(beta1), np.float32(weight2), np.float32(beta2)
+        weight1, beta1, weight2, beta2 = _nodes(fading[since])
         small = np.float32(eps)
-        kept = np.float32(decay[now] / decay[since])
-        faded = log_a[now] - log_a[since]
-        a = np.float32(np.exp(faded) if faded > FORGOTTEN else 0.0)  # not the thousandfold cost of denormal numbers
-        b = np.float32(np.exp(log_b[now] - log_b[since]))
+        decayed = products[now, 0] / products[since, 0]
+        kept, b1, b2 = np.float32(decayed), np.float32(beta1), np.float32(beta2)
+        w1, w2 = np.float32(decayed * weight1), np.float32(decayed * weight2)  # alone they may exceed a float32
+        b = np.float32(products[now, 1] / products[since, 1])
+        a = np.float32(fading[since, 0])
         p_row, m_row, v_row = p[row], m[row], v[row]
         for f in range(len(p_row)):
             root = np.sqrt(v_row[f])
             moved = w1 / (root * b1 + small) + w2 / (root * b2 + small)
-            p_row[f] = kept * (p_row[f] - m_row[f] * moved)
+            p_row[f] = kept * p_row[f] - m_row[f] * moved
             m_row[f] *= a
             v_row[f] *= b
         last[row] = base + now
@@ -141,34 +144,34 @@ def _step(p, m, v, last, rows, gradient, step, lr, mom, sqr_mom, wd, eps):  # ty
 class History:
     """What the steps since `base` do to a row that they skip; entry i is of a row last touched at step base + i.
 
-    log_a, log_b, decay: (capacity,) float64, running products; moments: (capacity, 4) float64
+    eps: Adam's ε
+
+    products: (capacity, 2) float64, of decay and of squared momentum from the base on; fading: (capacity, 5) float64,
+    the share of momentum that is left since then, and the four moments
     """
 
     base: int
+    eps: float = 1e-5
     now: int = 0
     low: int = 0
-    log_a: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
-    log_b: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
-    decay: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
-    moments: NDArray[np.float64] = field(default_factory=lambda: np.zeros((1, 4)))
+    products: NDArray[np.float64] = field(default_factory=lambda: np.ones((1, 2)))
+    fading: NDArray[np.float64] = field(default_factory=lambda: np.array([[1.0, 0, 0, 0, 0]]))
 
     def advance(self, lr: float, mom: float, sqr_mom: float, wd: float) -> int:
         """One more step with these numbers. Returns its number, from 1, since training began."""
         self.now += 1
-        if self.now == len(self.log_a):
+        if self.now == len(self.products):
             more = max(1_024, self.now)
-            for name in ("log_a", "log_b", "decay"):
-                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(more)]))
-            self.moments = np.concatenate([self.moments, np.zeros((more, 4))])
+            self.products = np.concatenate([self.products, np.zeros((more, 2))])
+            self.fading = np.concatenate([self.fading, np.zeros((more, 5))])
         step = self.base + self.now
-        tables = self.log_a, self.log_b, self.decay, self.moments
-        self.low = _advance(*tables, self.low, self.now, lr, mom, sqr_mom, wd, step)
+        self.low = _advance(self.products, self.fading, self.low, self.now, lr, mom, sqr_mom, wd, step)
         return step
 
     @property
     def worn(self) -> bool:
         """Whether all rows had better be caught up now: what is left of them is too little to divide by."""
-        return bool(self.decay[self.now] < 1e-200)
+        return bool(self.products[self.now].min() < 1e-200)
 
     def catch_up(
         self,
@@ -177,14 +180,12 @@ class History:
         v: NDArray[np.float32],
         last: NDArray[np.int32],
         rows: NDArray[np.int64],
-        eps: float,
     ) -> int:
         """Bring some rows up to date, in place; a row may stand twice. Returns how many were behind.
 
         p, m, v: (n, k), parameters and moments; last: (n,), the step that each row has; rows: (r,)
         """
-        tables = self.log_a, self.log_b, self.decay, self.moments
-        return int(_catch_up(p, m, v, last, rows, self.base, self.now, *tables, eps))
+        return int(_catch_up(p, m, v, last, rows, self.base, self.now, self.products, self.fading, self.eps))
 
 
 def step_rows(
@@ -212,5 +213,5 @@ def warm() -> None:
     last, rows = np.zeros(1, np.int32), np.zeros(1, np.int64)
     history = History(0)
     step = history.advance(0.1, 0.9, 0.99, 0.1)
-    history.catch_up(p, m, v, last, rows, 1e-5)
+    history.catch_up(p, m, v, last, rows)
     step_rows(p, m, v, last, rows, p.copy(), step, lr=0.1, mom=0.9, sqr_mom=0.99, wd=0.1, eps=1e-5)
