@@ -33,6 +33,9 @@ MODULES = (
     "recsys_dask.cooccurrence.combine",
     "recsys_dask.cooccurrence.best",
     "recsys_dask.nearest.exact",
+    "recsys_dask.training.negatives",
+    "recsys_dask.training.row_adam",
+    "recsys_dask.training.dot",
 )
 """Where kernels are; each module has a `warm()` that runs its own with the types that the stages use."""
 
@@ -51,15 +54,20 @@ def cache_folder() -> Path:
     return base / f"numba-{recsys_dask.__version__}-{python}-{seen.hexdigest()}"
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled by numba at its first call, without the interpreter's lock, and kept for the next process."""
+def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
+    """`function` compiled by numba at its first call, without the interpreter's lock, and kept for the next process.
+
+    options: more of `numba.njit`'s, as in `@kernel(error_model="numpy")`
+    """
+    if function is None:
+        return functools.partial(kernel, **options)
     import numba
 
     config: Any = numba.config
     others = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())
     try:
-        return numba.njit(cache=True, nogil=True)(function)
+        return numba.njit(cache=True, nogil=True, **options)(function)
     finally:
         config.CACHE_DIR = others
 

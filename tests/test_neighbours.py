@@ -21,7 +21,7 @@ from recsys_dask.errors import InputError, UsageError
 from recsys_dask.nearest.exact import METRICS, Neighbours
 from recsys_dask.runtime.clusters import prepare_kernels
 from recsys_dask.runtime.progress import Progress
-from recsys_dask.nearest.exact import index as neighbours
+from recsys_dask.nearest import index as neighbours
 from recsys_dask.nearest.index import ask, nearest
 
 Vectors = NDArray[np.float32]
@@ -256,7 +256,7 @@ def test_refused() -> None:
 
 def test_a_cache_that_may_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    code = "from recsys_dask.nearest.exact import index as neighbours; neighbours.pynndescent.__wrapped__()"
+    code = "from recsys_dask.nearest import index as neighbours; neighbours.pynndescent.__wrapped__()"
     place = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=place)
     assert done.returncode == 1 and "set NUMBA_CACHE_DIR to a folder that may be written" in done.stderr
@@ -267,7 +267,7 @@ def test_a_second_process_compiles_no_descent() -> None:
     nearest(gauss(200, 5), 5)  # the cache is filled
     code = """if True:
         from pynndescent import pynndescent_
-        from recsys_dask.nearest.exact import index as neighbours
+        from recsys_dask.nearest import index as neighbours
         neighbours.pynndescent()
         inner = [getattr(pynndescent_, name) for name in neighbours.INNER]
         print(sum(sum(one.stats.cache_misses.values()) for one in inner), sum(len(one.signatures) for one in inner))

@@ -1,0 +1,126 @@
+"""Training, ours beside stock fastai: `python -m benchmarks.training article --playlists 100000`.
+
+Each way is a process of its own, on generated rows: `--positives` a playlist of one of twenty planted scenes, two
+negatives each. Speed is taken over `--steps` steps after a warm-up and given as rows a second; an epoch is what all
+rows would take at it. Stock is `CollabDataLoaders.from_df` and `collab_learner`; as its data frame of all rows would
+not add to a step, it gets `--rows` of them, with every playlist. Ours is measured first and last: an A/A pair.
+One thread each (`--threads`), so that rows a CPU second hold on a machine that others use, too; `times ours` is by
+these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+
+def generated(playlists: int, items: int, positives: int, seed: int = 0) -> Any:
+    """Rows with planted scenes, in the package's own compact form."""
+    from recsys_dask.training.negatives import counts, draw
+    from recsys_dask.training.rows import training_rows
+
+    rng = np.random.default_rng(seed)
+    scene, steps = rng.integers(0, 20, playlists), rng.random((playlists, positives), np.float32)
+    popular = np.sort((items * rng.random((playlists, positives), np.float32) ** 2).astype(np.int32), 1)
+    own = (scene[:, None] + 20 * (popular // 20)).clip(max=items - 1).astype(np.int32)
+    held = np.sort(np.where(steps < 0.7, own, popular), 1)
+    distinct = np.concatenate([np.ones((playlists, 1), bool), held[:, 1:] != held[:, :-1]], 1)
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(distinct.sum(1))])
+    number = counts(np.diff(starts), items, 2.0, seed)
+    drawn = draw(starts, held[distinct], items, number, np.arange(playlists), seed)
+    return training_rows(starts, held[distinct], number, drawn)
+
+
+def learner(way: str, kind: str, rows: Any, playlists: int, items: int) -> Any:
+    """A fastai `Learner`, stock or ours."""
+    if way != "stock":
+        from recsys_dask.training.article import article_learner
+
+        return article_learner(kind, rows, playlists, items, dense=way == "dense", seed=1)
+    import pandas as pd
+    import torch
+    from fastai.collab import CollabDataLoaders, collab_learner
+
+    frame = pd.DataFrame(dict(user=rows.playlists, item=rows.items, rating=rows.ratings.astype(np.float32)))
+    data = CollabDataLoaders.from_df(frame, bs=4_096, seed=1)
+    torch.manual_seed(1)
+    options: dict[str, Any] = dict(use_nn=True, layers=[50, 50]) if kind == "mlp" else dict(n_factors=50)
+    return collab_learner(data, y_range=(0, 1), wd=0.1, **options)
+
+
+def measure(way: str, args: argparse.Namespace) -> dict[str, float]:
+    """Rows a second over some steps, or with --steps 0 the losses of a whole fit; peak memory of this process."""
+    from fastai.callback.core import Callback, CancelFitException
+
+    rows = generated(args.playlists, args.items, args.positives)
+    n = len(rows.items)
+    if way == "stock" and n > args.rows > 0 and args.steps:
+        rng = np.random.default_rng(0)
+        first = np.unique(rows.playlists, return_index=True)[1]
+        rows = rows.take(np.concatenate([first, rng.integers(0, n, max(args.rows - len(first), 0))]))
+    learn = learner(way, args.model, rows, args.playlists, args.items)
+    seen: dict[str, float] = {}
+    warm = 20 if args.steps > 20 else 2
+
+    class Clock(Callback):
+        def after_batch(self) -> None:
+            if self.training and args.steps and self.train_iter == warm:
+                self.begun = time.perf_counter(), time.process_time()
+            if self.training and args.steps and self.train_iter == warm + args.steps:
+                ended = time.perf_counter(), time.process_time()
+                seen["rows_s"], seen["rows_cpu_s"] = (
+                    args.steps * 4_096 / (b - a) for a, b in zip(self.begun, ended, strict=True)
+                )
+                raise CancelFitException
+
+    begun = time.perf_counter()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(5, 5e-3, cbs=Clock())
+    seen |= {"rows": n, "fit_s": time.perf_counter() - begun}
+    seen["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+    if not args.steps:
+        seen["train"], seen["valid"] = learn.recorder.values[-1][:2]
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("preset", choices=["article"])
+    parser.add_argument("--model", choices=["mf", "mlp"], default="mf")
+    for name, default in dict(
+        playlists=100_000, items=1_000, positives=40, steps=100, rows=3_000_000, threads=1
+    ).items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--ways", default="ours,stock,ours")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.only:
+        print(json.dumps(measure(args.only, args)))
+        return
+    head = "way rows/s rows/CPU-s epoch-s times-ours peak-MB fit-s train valid".split()
+    print("|", " | ".join(head), "|\n" + "|---" * len(head) + "|", flush=True)
+    first: dict[str, float] = {}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+    for way in args.ways.split(","):
+        command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], "--only", way]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+        seen = json.loads(done.stdout.splitlines()[-1])
+        speed = seen.get("rows_s", 5 * 0.8 * seen["rows"] / seen["fit_s"])  # a whole fit: validation is in its time
+        cpu = seen.get("rows_cpu_s", speed)
+        first = first or {"cpu": cpu}
+        cells = [f"{speed:,.0f}", f"{cpu:,.0f}", f"{0.8 * seen['rows'] / speed:,.1f}", f"{cpu / first['cpu']:.4f}"]
+        cells += [f"{seen['peak_mb']:,.0f}", f"{seen['fit_s']:.1f}"]
+        cells += [f"{seen[name]:.5f}" if name in seen else "" for name in ("train", "valid")]
+        print("|", way, "|", " | ".join(cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
