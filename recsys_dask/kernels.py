@@ -32,6 +32,9 @@ MODULES = (
     "recsys_dask.cooccurrence.chunk",
     "recsys_dask.cooccurrence.combine",
     "recsys_dask.cooccurrence.best",
+    "recsys_dask.sums",
+    "recsys_dask.training.playlists",
+    "recsys_dask.training.sigmoid",
 )
 """Where kernels are; each module has a `warm()` that runs its own with the types that the stages use."""
 
@@ -50,15 +53,18 @@ def cache_folder() -> Path:
     return base / f"numba-{recsys_dask.__version__}-{python}-{seen.hexdigest()}"
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled by numba at its first call, without the interpreter's lock, and kept for the next process."""
+def kernel(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`function` compiled by numba at its first call, without the interpreter's lock, and kept for the next process.
+
+    `options` are numba's own, where arithmetic need not be that of Python.
+    """
     import numba
 
     config: Any = numba.config
     others = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())
     try:
-        return numba.njit(cache=True, nogil=True)(function)
+        return numba.njit(cache=True, nogil=True, **options)(function)
     finally:
         config.CACHE_DIR = others
 

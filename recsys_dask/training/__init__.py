@@ -1,0 +1,1 @@
+"""Training embeddings: rows, loaders, optimiser, learner."""
