@@ -32,6 +32,7 @@ MODULES = (
     "recsys_dask.cooccurrence.chunk",
     "recsys_dask.cooccurrence.combine",
     "recsys_dask.cooccurrence.best",
+    "recsys_dask.models.solving",
     "recsys_dask.sums",
     "recsys_dask.training.playlists",
     "recsys_dask.training.sigmoid",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask.models.solving import solve
 from recsys_dask.sums import row_sums
 
 Floats = NDArray[np.float32]
@@ -15,6 +17,30 @@ Items = NDArray[np.int32]
 
 BLOCK = 256
 """Playlists whose scores are in memory at a time."""
+
+
+FIRST_OWN = 0.15
+"""At p = 0 a playlist's own items have a curvature σ(b)·(1 − σ(b)) near 0, at the solution one up to ¼. With this
+value the first step leaves 3 % of what there is to gain, measured on vectors fitted to real playlists."""
+
+
+def curvature(q: Any, chance: Any, ridge: float, identity: Any) -> Any:
+    """(k, k): Σ_j σ_j(1 − σ_j)·q_j·q_jᵀ + 2·ridge·I, for chances σ; arrays or tensors."""
+    return (q.T * (chance * (1 - chance))) @ q + 2 * ridge * identity
+
+
+def first_step(q: Floats, b: Floats, starts: Ints, items: Items, ridge: float) -> Floats:
+    """p (n, k) float32: a step of Newton's method from p = 0 for the objective of `fold_table`.
+
+    At p = 0 the scores are the same for all playlists: one sum over all items serves every one, and no scores are
+    formed. Further steps of this kind do not settle for some playlists; `fold_table` does.
+    """
+    chance = np.reciprocal(1 + np.exp(-np.maximum(b, np.float32(-80))))
+    base = curvature(q, chance, ridge, np.eye(q.shape[1], dtype=np.float32)).astype(np.float32)
+    right = row_sums(q, starts, items) - chance @ q
+    out = np.empty_like(right)
+    solve(np.ascontiguousarray(q), starts, items, np.float32(FIRST_OWN), base, right, out)
+    return out
 
 
 def fold_table(

@@ -38,7 +38,8 @@ def _pool(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, "loss", initializer=torch.set_num_threads, initargs=(1,))
 
 
-Shares = list[tuple[torch.Tensor, ...]]
+WORTH_SPLITTING = 1 << 18
+"""Scores a batch from which on the cores share the work; handing it over takes some 0.1 ms."""
 
 
 def _share(
@@ -92,7 +93,8 @@ class _WholePlaylists(torch.autograd.Function):
         some = len(scored) > 0
         at_q, at_b = (q[scored], b[scored]) if some else (q, b)
         weight = weight if some else torch.ones_like(b)
-        parts = 1 if p.device.type != "cpu" else min(cores(), len(p))
+        worth = len(p) * len(at_b) >= WORTH_SPLITTING and p.device.type == "cpu"
+        parts = min(cores(), len(p)) if worth else 1
         if parts > 1:
             jobs = [_pool(parts).submit(_share, part, at_q, at_b, weight, scale) for part in p.tensor_split(parts)]
             shares = [job.result() for job in jobs]
