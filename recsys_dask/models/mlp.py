@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ class MeanMLP(MeanMF):
     ):
         super().__init__(n_playlists, total, factors, power)
         widths = [factors, *layers, factors]
-        linear = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        linear = [nn.Linear(a, b) for a, b in pairwise(widths)]
         nn.init.zeros_(linear[-1].weight)
         nn.init.zeros_(linear[-1].bias)
         between = [part for layer in linear[:-1] for part in (layer, nn.ReLU())]

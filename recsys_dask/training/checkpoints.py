@@ -88,8 +88,8 @@ class Keeper:
             raise StoreError(f"{self.folder.full(name)}: {reason(error)}; train again from the start") from None
         if len(data) != page["tensors"]["bytes"] or checksum(data) != page["tensors"]["xxh3_128"]:
             raise StoreError(
-                f"{self.folder.full(name)}: {len(data):,} bytes which are not the {page['tensors']['bytes']:,} that were"
-                " written: truncated or altered; train again from the start"
+                f"{self.folder.full(name)}: {len(data):,} bytes, not the {page['tensors']['bytes']:,} that were written:"
+                " truncated or altered; train again from the start"
             )
         from safetensors.torch import load
 
@@ -146,7 +146,7 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor], path: str) -> Any:
         return {"mapping": [[key, _pack(one, tensors, f"{path}.{key}".lstrip("."))] for key, one in value.items()]}
     if isinstance(value, tuple):
         return {"tuple": [_pack(one, tensors, f"{path}.{at}") for at, one in enumerate(value)]}
-    if isinstance(value, Sequence) and not isinstance(value, str) or type(value).__name__ == "L":  # fastai's list
+    if (isinstance(value, Sequence) and not isinstance(value, str)) or type(value).__name__ == "L":  # fastai's list
         return [_pack(one, tensors, f"{path}.{at}") for at, one in enumerate(value)]
     if hasattr(value, "item"):  # a numpy number
         return value.item()

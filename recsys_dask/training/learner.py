@@ -25,7 +25,8 @@ from fastai.optimizer import OptimWrapper
 from recsys_dask.errors import BudgetError, TrainingError, UsageError
 from recsys_dask.training.checkpoints import Keeper
 from recsys_dask.training.losses import PlaylistLoss
-from recsys_dask.training.playlists import PlaylistLoader
+from recsys_dask.training.playlists import PlaylistLoader, Playlists
+from recsys_dask.training.recipes import Recipe
 from recsys_dask.training.row_adam import RowAdam
 
 
@@ -89,6 +90,26 @@ def playlist_learner(
 def seed_torch(seed: int, epoch: int) -> None:
     """Seed torch for an epoch (0: before the first, for what a model is filled with)."""
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
+
+
+def loaders(
+    playlists: Playlists, recipe: Recipe, *, held: int = 0, seed: int = 0, device: str | None = None
+) -> tuple[PlaylistLoader, PlaylistLoader]:
+    """Loaders for training and for validation, by `held` playlists that are kept from the training.
+
+    In validation half of a playlist's items is shown, the same half every epoch, and all items are scored.
+    """
+    here = pick_device(device)
+    fitted, kept = playlists.split(held, seed)
+    train = PlaylistLoader(fitted, recipe.size, drop=recipe.drop, scored=recipe.scored, seed=seed, device=here)
+    return train, PlaylistLoader(kept, recipe.size, drop=0.5, shuffle=False, seed=seed, device=here)
+
+
+def fit_recipe(learner: Learner, recipe: Recipe, **options: Any) -> list[Epoch]:
+    """`fit` by a recipe, for a learner of `playlist_learner`; `options` go to `fit`."""
+    tables = [recipe.table_rate] if len(learner.splitter(learner.model)) == 3 else []
+    rates, decays = [*tables, recipe.rate, recipe.rate], [*(0.0 for _ in tables), 0.0, recipe.decay]
+    return fit(learner, recipe.epochs, rates, decays, **options)
 
 
 class _Progress(Callback):

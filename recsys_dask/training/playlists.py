@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -185,7 +186,7 @@ class PlaylistLoader:
 
         order = rng.permutation(self.n) if self.shuffle else np.arange(self.n)
         bounds = self._bounds()
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        for low, high in pairwise(bounds):
             rows = order[low:high]
             starts, items = gathered(self._starts, self._items, rows)
             seen = starts, items
@@ -204,7 +205,7 @@ class PlaylistLoader:
         if self.shuffle:
             order = torch.randperm(self.n, generator=generator, device=self.device)
         bounds = self._bounds()
-        for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        for low, high in pairwise(bounds.tolist()):
             rows = order[low:high]
             length = starts[rows + 1] - starts[rows]
             own = torch.zeros(len(rows) + 1, dtype=torch.int64, device=self.device)
