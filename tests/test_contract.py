@@ -110,7 +110,7 @@ LAYERS = (
     {"stages"},
     LIBRARIES,
     {"store", "runtime"},
-    {"schemas", "params", "errors", "credentials", "arrow", "kernels", "sums"},
+    {"schemas", "params", "errors", "credentials", "arrow", "kernels", "sums", "cores"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

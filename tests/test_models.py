@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_playlist_loader import drawn, lists_of, made
 
-from recsys_dask.models.folding import first_step, fold_table
-from recsys_dask.models.mf import MeanMF, SolvedMF, TableMF, _first_step_there
+from recsys_dask.models.folding import curvature, first_step, fold_table
+from recsys_dask.models.mf import MeanMF, SolvedMF, TableMF, _solved_there
 from recsys_dask.models.mlp import MeanMLP
 from recsys_dask.training.learner import fit_recipe, loaders, playlist_learner, seed_torch
 from recsys_dask.training.playlists import PlaylistLoader, Playlists
@@ -127,7 +127,9 @@ def test_the_first_step_is_a_step_of_newtons_method_from_zero() -> None:
     assert np.allclose(first_step(model.vectors(), model.bias(), playlists.starts, playlists.items, 10.0), wanted, atol=1e-5)
     rows, starts, items = whole(playlists)
     assert np.allclose(model(rows, starts, items)[0], wanted, atol=1e-5)
-    assert np.allclose(_first_step_there(model.q.detach(), model.b.detach(), starts, items, 10.0), wanted, atol=1e-5)
+    q, b = model.q.detach(), model.b.detach().sigmoid()
+    there = _solved_there(q, curvature(q, b, 10.0), b @ q, starts, items)
+    assert np.allclose(there, wanted, atol=1e-5)
 
 
 def test_a_table_is_looked_up_in_training_and_folded_in_afterwards() -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from recsys_dask.models.folding import FIRST_OWN, curvature, first_step, fold_mean, fold_table
+from recsys_dask.models.folding import FIRST_OWN, curvature, fold_mean, fold_table, solved
 from recsys_dask.sums import add_rows, sum_rows
 
 Floats = NDArray[np.float32]
@@ -122,22 +122,23 @@ class SolvedMF(ItemModel):
         """p, q, b. In evaluation the playlists are taken for new ones, of which `seen` is known."""
         if not self.training:
             p = torch.from_numpy(self.fold_in(seen_starts.cpu().numpy(), seen.cpu().numpy()))
-        elif self.q.device.type == "cpu":
-            p = torch.from_numpy(first_step(self.vectors(), self.bias(), seen_starts.numpy(), seen.numpy(), self.ridge))
-        else:
-            p = _first_step_there(self.q.detach(), self.b.detach(), seen_starts, seen, self.ridge)
-        return p.to(self.q.device), self.q, self.b
+            return p.to(self.q.device), self.q, self.b
+        with torch.no_grad():
+            q, chance = self.q.detach(), self.b.sigmoid()
+            base, mean = curvature(q, chance, self.ridge), chance @ q
+            if q.device.type == "cpu":
+                arrays = (part.numpy() for part in (q, base, mean, seen_starts, seen))
+                return torch.from_numpy(solved(*arrays)), self.q, self.b
+            return _solved_there(q, base, mean, seen_starts, seen), self.q, self.b
 
     def fold_in(self, starts: Ints, items: Items) -> Floats:
         return fold_table(self.vectors(), self.bias(), starts, items, self.fold_ridge)
 
 
-def _first_step_there(
-    q: torch.Tensor, b: torch.Tensor, starts: torch.Tensor, items: torch.Tensor, ridge: float
+def _solved_there(
+    q: torch.Tensor, base: torch.Tensor, mean: torch.Tensor, starts: torch.Tensor, items: torch.Tensor
 ) -> torch.Tensor:
-    """`folding.first_step` for any device, playlists padded to the longest."""
-    chance = b.sigmoid()
-    base, mean = curvature(q, chance, ridge, torch.eye(q.shape[1], device=q.device)), chance @ q
+    """`folding.solved` for any device, playlists padded to the longest."""
     playlist = _list_of(starts)
     at = torch.arange(len(items), device=q.device) - starts[playlist]
     padded = q.new_zeros(len(starts) - 1, int(starts.diff().max()) if len(items) else 0, q.shape[1])

@@ -15,31 +15,23 @@ up each time. So a batch is split among the cores once, and each does its share 
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from recsys_dask.cores import cores, split
 from recsys_dask.sums import add_rows, sum_rows
 from recsys_dask.training.sigmoid import logistic
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _pool(n: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n, "loss", initializer=torch.set_num_threads, initargs=(1,))
-
-
 WORTH_SPLITTING = 1 << 18
 """Scores a batch from which on the cores share the work; handing it over takes some 0.1 ms."""
+
+
+_one_thread = partial(torch.set_num_threads, 1)
 
 
 def _share(
@@ -95,11 +87,7 @@ class _WholePlaylists(torch.autograd.Function):
         weight = weight if some else torch.ones_like(b)
         worth = len(p) * len(at_b) >= WORTH_SPLITTING and p.device.type == "cpu"
         parts = min(cores(), len(p)) if worth else 1
-        if parts > 1:
-            jobs = [_pool(parts).submit(_share, part, at_q, at_b, weight, scale) for part in p.tensor_split(parts)]
-            shares = [job.result() for job in jobs]
-        else:
-            shares = [_share(p, at_q, at_b, weight, scale)]
+        shares = split(lambda part: _share(p[part], at_q, at_b, weight, scale), len(p), parts, _one_thread)
         total = sum(share[0] for share in shares)
         by_p = torch.cat([share[1] for share in shares])
         by_q, by_b = shares[0][2], shares[0][3]
