@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,12 +25,10 @@ def _pool(threads: int, initializer: Callable[..., Any] | None) -> ThreadPoolExe
 def shares(n: int, parts: int) -> list[slice]:
     """`parts` slices of n things, of equal size as far as that goes; none is empty while there are enough."""
     bounds = [n * part // parts for part in range(parts + 1)]
-    return [slice(low, high) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [slice(low, high) for low, high in pairwise(bounds)]
 
 
-def split(
-    work: Callable[[slice], T], n: int, parts: int, initializer: Callable[..., Any] | None = None
-) -> list[T]:
+def split(work: Callable[[slice], T], n: int, parts: int, initializer: Callable[..., Any] | None = None) -> list[T]:
     """`work` on each of `shares(n, parts)`, at the same time, in their order; `initializer` begins each thread.
 
     The first share is done by the caller's own thread.

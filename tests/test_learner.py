@@ -99,8 +99,8 @@ def test_fastais_own_tools_work(tmp_path) -> None:
         lines = (tmp_path / "history.csv").read_text().splitlines()
         assert lines[0] == "epoch,train_loss,valid_loss,time" and len(lines) == 3
         assert not same(before, state_of(learner))
-    with pytest.warns(UserWarning):  # on the CPU it says that it does nothing
-        learner = learner_of(cbs=[MixedPrecision()])
+    learner = learner_of(cbs=[MixedPrecision()])
+    with pytest.warns(UserWarning, match="CUDA|cuda"):  # on the CPU it says that it does nothing
         first, *_, last = fit_recipe(learner, SMALL)
     assert last.train_loss < first.train_loss
 
@@ -182,7 +182,7 @@ def test_devices() -> None:
 def test_recipes_follow_the_numbers() -> None:
     for model in MODELS:
         few, many = recipe(model, 4_000, 6_000), recipe(model, 1_000_000, 10_000)
-        assert few.epochs > many.epochs >= 2 and few.scored is None and many.scored < 10_000
+        assert few.epochs > many.epochs >= 3 and few.scored is None and many.scored < 10_000
         assert recipe(model, 100_000, 1_000).scored is None
     assert recipe("table_mf", 4_000, 6_000).epochs == 40 and recipe("mean_mf", 4_000, 6_000).epochs == 10
     with pytest.raises(UsageError, match="no model 'als'"):

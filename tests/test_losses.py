@@ -15,7 +15,6 @@ from recsys_dask.training.row_adam import RowAdam
 from recsys_dask.training.sigmoid import logistic
 
 
-
 def dense_loss(p, q, b, lists, ridge=0.0, weight=None):
     """By a dense matrix of labels, every score formed, by autograd."""
     x = torch.zeros(len(lists), len(q), dtype=p.dtype)

@@ -124,7 +124,9 @@ def test_the_first_step_is_a_step_of_newtons_method_from_zero() -> None:
         hessian = hessian + 0.15 * sum((np.outer(q[i], q[i]) for i in one), np.zeros((6, 6)))
         gradient = chance @ q - sum((q[i] for i in one), np.zeros(6))
         wanted.append(-np.linalg.inv(hessian) @ gradient)
-    assert np.allclose(first_step(model.vectors(), model.bias(), playlists.starts, playlists.items, 10.0), wanted, atol=1e-5)
+    assert np.allclose(
+        first_step(model.vectors(), model.bias(), playlists.starts, playlists.items, 10.0), wanted, atol=1e-5
+    )
     rows, starts, items = whole(playlists)
     assert np.allclose(model(rows, starts, items)[0], wanted, atol=1e-5)
     q, b = model.q.detach(), model.b.detach().sigmoid()

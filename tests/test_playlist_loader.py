@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +24,7 @@ def drawn(n: int, n_items: int, seed: int = 0) -> list[list[int]]:
 
 
 def lists_of(starts, items) -> list[list[int]]:
-    return [items[a:z].tolist() for a, z in zip(starts[:-1], starts[1:], strict=True)]
+    return [items[a:z].tolist() for a, z in pairwise(starts)]
 
 
 @settings(max_examples=30, deadline=None)

@@ -88,7 +88,7 @@ class Keeper:
             raise StoreError(f"{self.folder.full(name)}: {reason(error)}; train again from the start") from None
         if len(data) != page["tensors"]["bytes"] or checksum(data) != page["tensors"]["xxh3_128"]:
             raise StoreError(
-                f"{self.folder.full(name)}: {len(data):,} bytes, not the {page['tensors']['bytes']:,} that were written:"
+                f"{self.folder.full(name)}: {len(data):,} bytes, not the {page['tensors']['bytes']:,} written:"
                 " truncated or altered; train again from the start"
             )
         from safetensors.torch import load

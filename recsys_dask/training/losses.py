@@ -26,7 +26,6 @@ from recsys_dask.cores import cores, split
 from recsys_dask.sums import add_rows, sum_rows
 from recsys_dask.training.sigmoid import logistic
 
-
 WORTH_SPLITTING = 1 << 18
 """Scores a batch from which on the cores share the work; handing it over takes some 0.1 ms."""
 

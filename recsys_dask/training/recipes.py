@@ -46,14 +46,14 @@ def recipe(model: str, n_playlists: int, n_items: int) -> Recipe:
     large = n_playlists >= 50_000
     if model == "mf":
         rate = 0.02 if large else 0.05
-        return Recipe(50, epochs, 256 if large else 64, rate=rate, decay=0.3, ridge=10.0, scored=scored)
+        return Recipe(50, epochs, 1_024 if large else 64, rate=rate, decay=0.3, ridge=10.0, scored=scored)
     factors, decay = (50, 0.1) if model == "mean_mf" else (128, 0.3)
-    return Recipe(factors, epochs, 256 if large else 64, rate=0.02, decay=decay, drop=0.5, scored=scored)
+    return Recipe(factors, epochs, 1_024 if large else 64, rate=0.02, decay=decay, drop=0.5, scored=scored)
 
 
 def _epochs(few: int, n_playlists: int) -> int:
-    """`few` up to 10,000 playlists, then falling with the root of their number, to 2 at least."""
-    return max(2, round(few / math.sqrt(max(n_playlists / 10_000, 1))))
+    """`few` up to 10,000 playlists, then falling with the root of their number, to 3 at least."""
+    return max(3, round(few / math.sqrt(max(n_playlists / 10_000, 1))))
 
 
 def _scored(n_playlists: int, n_items: int) -> int | None:

@@ -24,7 +24,7 @@ def logistic(scores, weights, scale):  # type: ignore[no-untyped-def]
     scores (n, m) float32, overwritten; weights (m,) float32, one a column; scale float32
     """
     one, two, zero = np.float32(1), np.float32(2), np.float32(0)
-    total = 0.0
+    total = np.float64(0)
     for u in range(scores.shape[0]):
         row = scores[u]
         part = zero
@@ -51,9 +51,9 @@ def logistic(scores, weights, scale):  # type: ignore[no-untyped-def]
             log = log * q + np.float32(1 / 3)
             log = log * q + one
             # x - x is 0, or NaN for a score that is no number: it must show in the sum.
-            part += weights[j] * (max(x, zero) + two * s * log + (x - x))
+            part = part + weights[j] * (max(x, zero) + two * s * log + (x - x))
             row[j] = scale * weights[j] * (near if x >= zero else e * near)
-        total += part
+        total = total + part
     return total
 
 
