@@ -34,6 +34,10 @@ class BudgetError(RecsysDaskError):
     """A stage would need more memory than it is given."""
 
 
+class TrainingError(RecsysDaskError):
+    """A model cannot be trained: its loss is no number any more."""
+
+
 class UnknownItemError(RecsysDaskError):
     """No item, or more than one, goes by what was asked for."""
 

@@ -36,6 +36,10 @@ MODULES = (
     "recsys_dask.training.negatives",
     "recsys_dask.training.row_adam",
     "recsys_dask.training.dot",
+    "recsys_dask.models.solving",
+    "recsys_dask.sums",
+    "recsys_dask.training.playlists",
+    "recsys_dask.training.sigmoid",
 )
 """Where kernels are; each module has a `warm()` that runs its own with the types that the stages use."""
 
@@ -132,10 +136,12 @@ def compile_all() -> None:
     stamp().touch()
 
 
-def load() -> None:
-    """Have every kernel ready in this process: from the cache where they are compiled, which takes half a second."""
+def load(*parts: str) -> None:
+    """Have kernels ready in this process, those of some parts of the package or all: from the cache where they are
+    compiled, which takes half a second."""
     for name in MODULES:
-        importlib.import_module(name).warm()
+        if not parts or name.split(".")[1] in parts:
+            importlib.import_module(name).warm()
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def connect(
             local = opened.enter_context(_local(options))
             progress.say(f"dashboard: {local.dashboard_link}")
             made = _described(local, progress)
-            made.everywhere(kernels.load)
+            made.everywhere(partial(kernels.load, "formats", "cooccurrence"))
             yield made
             return
         opened.enter_context(remote.unbroken(running))

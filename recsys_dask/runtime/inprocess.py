@@ -19,7 +19,7 @@ class InProcess(Cluster):
 
         budget, n_threads = local_shape(params.Cluster(workers=1, threads=CPU_COUNT))
         super().__init__(None, progress, n_threads, budget)  # type: ignore[arg-type]
-        kernels.load()
+        kernels.load("formats", "cooccurrence")
 
     def compute(
         self,

@@ -1,0 +1,114 @@
+"""Held-out quality of the default and fast presets: `python -m benchmarks.embeddings LISTENING.tsv [--models …]`.
+
+The table has a column of users, read as playlists, and one of artists. The last 400 users test; artists in at least 5
+of the others' lists are known; from each test user with 10 of them a random fifth is hidden and every other one
+ranked. Beside it, of the item vectors' 20 nearest by cosine: how much more often than chance they share a held-out
+playlist, P(neighbour | item), and the share of lists that hold the most frequent neighbour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+N_TEST, FEWEST, LEAST = 400, 5, 10
+
+
+def read_lists(path: Path) -> list[list[str]]:
+    """The distinct artists of each user, users by number."""
+    lists: dict[int, set[str]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for user, artist, *_ in list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]:
+            lists.setdefault(int(user), set()).add(artist)
+    return [sorted(lists[user]) for user in sorted(lists)]
+
+
+def compressed(lists: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    starts = np.cumsum([0, *map(len, lists)])
+    return starts, np.concatenate([np.sort(one) for one in lists]).astype(np.int32)
+
+
+def ranking(model: Any, lists: list[np.ndarray], seed: int = 0) -> tuple[float, float, float]:
+    """R-precision, NDCG@100 and recall@50 of hidden items."""
+    rng = np.random.default_rng(seed)
+    mixed = [rng.permutation(one) for one in lists if len(one) >= LEAST]
+    hidden, seen = zip(*((one[: max(1, len(one) // 5)], one[max(1, len(one) // 5) :]) for one in mixed), strict=True)
+    scores = model.scores(*compressed(list(seen)))
+    discount = 1 / np.log2(np.arange(2, 102))
+    found = []
+    for row, known, wanted in zip(scores, seen, hidden, strict=True):
+        row[known] = -np.inf
+        hit = np.isin(np.argsort(-row, kind="stable")[:100], wanted)
+        best = discount[: min(100, len(wanted))].sum()
+        found.append((hit[: len(wanted)].mean(), hit @ discount / best, hit[:50].sum() / len(wanted)))
+    return tuple(np.mean(found, axis=0))
+
+
+def neighbourhood(vectors: np.ndarray, lists: list[np.ndarray], k: int = 20) -> tuple[float, float, float]:
+    """Lift over chance, P(neighbour | item), share of lists with the most frequent neighbour."""
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    near = np.argsort(-(unit @ unit.T - 3 * np.eye(len(unit), dtype=np.float32)), axis=1)[:, :k]
+    held = np.zeros((len(lists), len(unit)), np.float32)
+    for row, one in enumerate(lists):
+        held[row, one] = 1
+    n = held.sum(0)
+    both = np.take_along_axis(held.T @ held, near, axis=1)
+    there = n > 0
+    lift = both.sum() / (n[:, None] * n[near] / len(lists)).sum()
+    return lift, (both[there] / n[there, None]).mean(), np.bincount(near.ravel()).max() / len(unit)
+
+
+def fitted(name: str, playlists: Any, seed: int = 0, **changes: Any) -> tuple[Any, list[Any]]:
+    """A model of a recipe, fitted, and its epochs."""
+    from dataclasses import replace
+
+    from recsys_dask.models.mf import MeanMF, SolvedMF, TableMF
+    from recsys_dask.models.mlp import MeanMLP
+    from recsys_dask.training.learner import fit_recipe, loaders, playlist_learner, seed_torch
+    from recsys_dask.training.recipes import recipe
+
+    kinds = {"mf": SolvedMF, "mlp": MeanMLP, "mean_mf": MeanMF, "table_mf": TableMF}
+    taken = replace(recipe(name, len(playlists), playlists.n_items), **changes)
+    seed_torch(seed, 0)
+    model = kinds[name](playlists.n_playlists, len(playlists), taken.factors)
+    learner = playlist_learner(model, *loaders(playlists, taken, seed=seed), ridge=taken.ridge)
+    history = fit_recipe(learner, taken, seed=seed)
+    model.eval()
+    return model, history
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("listening", type=Path)
+    parser.add_argument("--models", nargs="+", default=["mf", "mlp", "mean_mf", "table_mf"])
+    parser.add_argument("--seeds", type=int, default=1)
+    args = parser.parse_args(arguments)
+    from recsys_dask.training.playlists import Playlists
+
+    lists = read_lists(args.listening)
+    counts = Counter(artist for one in lists[:-N_TEST] for artist in one)
+    code = {artist: at for at, artist in enumerate(a for a, n in counts.most_common() if n >= FEWEST)}
+    coded = [np.array([code[artist] for artist in one if artist in code], np.int64) for one in lists]
+    playlists = Playlists(*compressed([one for one in coded[:-N_TEST] if len(one)]), len(code))
+    print("model      seed  R-prec  NDCG@100 recall@50   lift  P(n|i)  most frequent  fit s  M rows/s")
+    for name in args.models:
+        for seed in range(args.seeds):
+            began = time.perf_counter()
+            model, history = fitted(name, playlists, seed)
+            took = time.perf_counter() - began
+            quality = "  ".join(f"{value:.4f}" for value in ranking(model, coded[-N_TEST:]))
+            lift, chance, most = neighbourhood(model.vectors(), coded[-N_TEST:])
+            rate = history[-1].rows_per_s / 1e6
+            near = f"{lift:6.2f}  {chance:.4f}  {most:.4f}"
+            print(f"{name:10s} {seed:4d}  {quality}  {near}  {took:11.1f}  {rate:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""What recommends: one model a module."""
