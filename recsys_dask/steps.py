@@ -171,9 +171,7 @@ def train_step(options: params.Train, model: str, store: Store, min_tracks: int 
     view = view_of(options.preset)
     pairs_key, key = f"pairs:{options.item}:{view}", f"train:{options.item}:{model}"
     depends = {
-        name: value
-        for name, value in dataclasses.asdict(options).items()
-        if name not in params.Train.NOT_OF_THE_RESULT
+        name: value for name, value in dataclasses.asdict(options).items() if name not in params.Train.NOT_OF_THE_RESULT
     }
     if min_tracks is None:
         made = store.manifest.stages.get(pairs_key)

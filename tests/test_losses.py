@@ -11,8 +11,8 @@ from recsys_dask.sums import add_rows, row_sums
 from recsys_dask.training import losses
 from recsys_dask.training.losses import PlaylistLoss
 from recsys_dask.training.playlists import PlaylistLoader
-from recsys_dask.training.sparse_adam import SparseAdam
 from recsys_dask.training.sigmoid import logistic
+from recsys_dask.training.sparse_adam import SparseAdam
 
 
 def dense_loss(p, q, b, lists, ridge=0.0, weight=None):

@@ -155,9 +155,7 @@ def known_playlists(
     return clean(codes, n_entries, values(lists["num_tracks"]) > span[2], view, span[:2])
 
 
-def _with_negatives(
-    cluster: Cluster, parts: list[Any], options: params.Train, n_items: int, token: str
-) -> list[Any]:
+def _with_negatives(cluster: Cluster, parts: list[Any], options: params.Train, n_items: int, token: str) -> list[Any]:
     """Training rows of each partition: its positives and its share of the negatives."""
     from dask import delayed
 
@@ -227,7 +225,7 @@ def _fit_playlists(parts: list[Playlists], job: Job, tell: Callable[[str], None]
     base = recipe(kind, len(playlists), job.n_items)
     if fast and job.model == "mlp":
         base = replace(base, factors=50)
-    given = {"epochs": options.epochs, "factors": options.factors, "rate": options.rate, "decay": options.decay}
+    given: dict[str, Any] = {"epochs": options.epochs, "factors": options.factors, "rate": options.rate, "decay": options.decay}
     given |= {"size": options.batch}
     chosen = replace(base, **{name: value for name, value in given.items() if value is not None})
     held = int(len(playlists) * (VALID_SHARE if options.valid is None else options.valid))
@@ -253,7 +251,7 @@ def _fit_article(parts: list[Rows], job: Job, tell: Callable[[str], None]) -> Fi
     n_playlists = int(rows.playlists.max(initial=-1)) + 1
     if job.n_items < LEAST_ITEMS or n_playlists < LEAST_PLAYLISTS:
         return _nothing()
-    factors = {} if options.factors is None or job.model == "mlp" else {"factors": options.factors}
+    factors: dict[str, Any] = {} if options.factors is None or job.model == "mlp" else {"factors": options.factors}
     _fits(job, 12 * n_playlists * (options.factors or 50), 2 * sum(column.nbytes for column in rows))
     learner = article_learner(
         job.model,
@@ -288,8 +286,8 @@ def _fits(job: Job, parameter_bytes: int, data_bytes: int) -> None:
     needed, free = 4 * parameter_bytes + 2 * data_bytes, psutil.virtual_memory().available
     if needed > free:
         raise BudgetError(
-            f"train {job.model}: needs {needed / 1e6:,.0f} MB, of which {4 * parameter_bytes / 1e6:,.0f} MB for vectors "
-            f"with gradients and moments, and {free / 1e6:,.0f} MB are free: give fewer --factors"
+            f"train {job.model}: needs {needed / 1e6:,.0f} MB, {4 * parameter_bytes / 1e6:,.0f} MB of it for vectors with "
+            f"gradients and moments, and {free / 1e6:,.0f} MB are free: give fewer --factors"
         )
 
 

@@ -69,9 +69,9 @@ def split(n: int, share: float, seed: int) -> NDArray[np.bool_]:
 class RowLoader:
     """Batches of rows for fastai's `DataLoaders`: x (batch, 2) int64 codes of playlist and item, y (batch, 1) float32.
 
-    The rows are held once, as compact integers, on `device`; an epoch is one permutation of them, of a generator
-    seeded once, so an epoch's order depends on the seed and on how many epochs were before. The last batch is kept,
-    however small.
+    The rows are held once, as compact integers, on `device`; an epoch is one permutation of them, which follows from
+    the seed and the number of the epoch, so that a training goes on from a checkpoint in the same order. The last
+    batch is kept, however small.
 
     rows: nine bytes each; batch: rows a batch; shuffle: else in their own order; seed: of the order
     """
@@ -81,18 +81,26 @@ class RowLoader:
 
         self.columns = tuple(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in rows)
         self.batch, self.shuffle, self.device = batch, shuffle, torch.device(device)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed, self.epoch = seed, 0
         self.bs, self.drop_last, self.n = batch, False, len(rows.items)  # what fastai's callbacks look at
 
     def __len__(self) -> int:
         return -(-self.n // self.batch)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of an epoch."""
+        return self.n
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         import torch
 
         order = None
         if self.shuffle:
-            order = torch.randperm(self.n, generator=self.generator, dtype=torch.int32).to(self.device)
+            drawn = np.random.SeedSequence([self.seed, 3, self.epoch]).generate_state(1, np.uint64)[0] >> 1
+            generator = torch.Generator().manual_seed(int(drawn))
+            order = torch.randperm(self.n, generator=generator, dtype=torch.int32).to(self.device)
+            self.epoch += 1
         for low in range(0, self.n, self.batch):
             here: Any = slice(low, low + self.batch)
             if order is not None:
