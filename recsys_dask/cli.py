@@ -20,7 +20,11 @@ from recsys_dask.errors import RecsysDaskError
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "auto_envvar_prefix": "RECSYS_DASK"}
+"""Every option of a command may be set in the environment, too: RECSYS_DASK_RUN_WORKERS."""
+
+
+@click.group(context_settings=SETTINGS)
 @click.version_option(recsys_dask.__version__, prog_name="recsys-dask")
 def program() -> None:
     """Playlists in, popular artists, co-occurrence, similarities and recommendations out, on Dask."""

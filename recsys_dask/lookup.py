@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask import params
 from recsys_dask.arrow import bools, values
 from recsys_dask.errors import UnknownItemError
 from recsys_dask.store.tables import Store
@@ -113,8 +114,10 @@ def similar(store: Store, queries: Sequence[str], item: str, method: str, k: int
     return rows
 
 
-def embedding(store: Store, queries: Sequence[str], item: str, model: str) -> NDArray[np.float32]:
-    """The vectors of some items, float32 (queries, factors)."""
+def embedding(store: Store, queries: Sequence[str], item: str, model: str | None) -> NDArray[np.float32]:
+    """The vectors of some items, float32 (queries, factors); model: None, the first that is trained."""
+    if model is None:
+        model = next((one for one in params.MODELS if store.has(f"embeddings_{item}_{one}")), params.MODELS[0])
     vocabulary = Vocabulary(store, item)
     codes = [vocabulary.code(query) for query in queries]
     table = store.table(f"embeddings_{item}_{model}", ["item", "vector"])

@@ -183,7 +183,7 @@ class Models:
 class Vectors:
     """`embedding`: what is asked."""
 
-    model: str = parameter("mf", "Whose vectors.", choices=MODELS)
+    model: str | None = parameter(None, "Whose vectors (default: the first that is trained).", choices=MODELS)
     item: str = parameter("artist", "What is asked about.", choices=ITEMS)
 
 

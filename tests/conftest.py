@@ -1,7 +1,11 @@
-"""What tests share: one local cluster of two worker processes for the whole session."""
+"""What tests share: one local cluster of two worker processes for the whole session.
+
+`run` trains no models in tests, save where a test asks for them: importing torch takes longer than most runs.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +13,8 @@ import pytest
 from recsys_dask import params
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.runtime.connecting import connect
+
+os.environ["RECSYS_DASK_RUN_MODELS"] = "none"
 
 
 @pytest.fixture(scope="session")

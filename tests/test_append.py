@@ -51,16 +51,18 @@ def by_id(store: Store, item: str) -> dict[str, pd.DataFrame]:
 def test_appends_equal_a_full_recount(tmp_path: Path, client, playlists: list, item: str) -> None:
     options = OPTIONS | {"item": item, "min_playlists": 2}
     put(tmp_path / "slices", "a.json", playlists[:80])
-    api.run(tmp_path / "slices", tmp_path / "store", client=client, **options)
+    api.run(tmp_path / "slices", tmp_path / "store", client=client, **options, models="none")
     before = Store.open(str(tmp_path / "store")).pandas(f"{item}s").set_index(f"{item}_id")[item]
     updated = []
     for name, some in (("b.json", playlists[80:90]), ("c.json", playlists[90:])):
         put(tmp_path / "slices", name, some)
-        outcomes = api.run(tmp_path / "slices", tmp_path / "store", append=True, client=client, **options)
+        outcomes = api.run(
+            tmp_path / "slices", tmp_path / "store", append=True, client=client, **options, models="none"
+        )
         updated += [one.key for one in outcomes if one.report.notes == ["updated from the appended slices"]]
     assert updated.count(f"pairs:{item}:article") == 2
     assert updated.count(f"pairs:{item}:full") == (2 if item == "artist" else 0)  # tracks: N grows, and every idf
-    api.run(tmp_path / "slices", tmp_path / "whole", client=client, **options)
+    api.run(tmp_path / "slices", tmp_path / "whole", client=client, **options, models="none")
     store, whole = Store.open(str(tmp_path / "store")), Store.open(str(tmp_path / "whole"))
     for name, frame in by_id(whole, item).items():
         pd.testing.assert_frame_equal(by_id(store, item)[name], frame, obj=name)
@@ -71,13 +73,13 @@ def test_appends_equal_a_full_recount(tmp_path: Path, client, playlists: list, i
 
 def test_an_appended_store_is_finished_for_a_plain_run(tmp_path: Path, client, playlists: list) -> None:
     put(tmp_path / "slices", "a.json", playlists[:60])
-    api.run(tmp_path / "slices", tmp_path / "store", client=client, **OPTIONS)
+    api.run(tmp_path / "slices", tmp_path / "store", client=client, **OPTIONS, models="none")
     put(tmp_path / "slices", "b.json", playlists[60:70])
     put(tmp_path / "slices", "empty.json", [])
-    outcomes = api.run(tmp_path / "slices", tmp_path / "store", append=True, client=client, **OPTIONS)
+    outcomes = api.run(tmp_path / "slices", tmp_path / "store", append=True, client=client, **OPTIONS, models="none")
     assert any(one.fresh for one in outcomes)
     for append in (False, True):
-        again = api.run(tmp_path / "slices", tmp_path / "store", append=append, client=client, **OPTIONS)
+        again = api.run(tmp_path / "slices", tmp_path / "store", append=append, client=client, **OPTIONS, models="none")
         assert not any(one.fresh for one in again)
 
 

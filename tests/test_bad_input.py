@@ -156,7 +156,7 @@ def good(client, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Three sound slices and the store that `run` made of them."""
     folder = tmp_path_factory.mktemp("good")
     slices = write(folder / "slices", GOOD)
-    api.run(slices, folder / "store", client=client)
+    api.run(slices, folder / "store", client=client, models="none")
     check_whole(folder / "store")
     return Finished(slices, folder / "store")
 
@@ -557,7 +557,7 @@ def test_a_fault_of_one_file_hides_none_of_another(fails: Callable[..., str]) ->
 def test_skip_sets_bad_files_aside(client, good: Finished, tmp_path: Path) -> None:
     source = write(tmp_path / "in", GOOD | SEVERAL)
     store = tmp_path / "store"
-    outcomes = api.run(source, store, client=client, on_bad_file="skip")
+    outcomes = api.run(source, store, client=client, on_bad_file="skip", models="none")
     check_whole(store)
     same_tables(store, good.store)
     aside = [str(source / name) for name in sorted(SEVERAL)]
@@ -570,12 +570,12 @@ def test_skip_sets_bad_files_aside(client, good: Finished, tmp_path: Path) -> No
 
     # Nothing has changed: nothing is done.
     before = visible(store)
-    assert not any(one.fresh for one in api.run(source, store, client=client, on_bad_file="skip"))
+    assert not any(one.fresh for one in api.run(source, store, client=client, on_bad_file="skip", models="none"))
     assert visible(store) == before
 
     # Asked to stop at bad files, it does, and the store stays.
     with pytest.raises(InputError):
-        api.run(source, store, client=client)
+        api.run(source, store, client=client, models="none")
     check_whole(store)
     assert visible(store) == before
 
@@ -588,7 +588,7 @@ def test_skip_sets_bad_files_aside(client, good: Finished, tmp_path: Path) -> No
 
 def test_skip_of_every_file_leaves_empty_tables(client, tmp_path: Path) -> None:
     source = write(tmp_path / "in", {"a.json": b"x", "b.json": b"[]"})
-    outcomes = api.run(source, tmp_path / "store", client=client, on_bad_file="skip")
+    outcomes = api.run(source, tmp_path / "store", client=client, on_bad_file="skip", models="none")
     check_whole(tmp_path / "store")
     assert len(outcomes[0].report.notes) == 2
     assert {table.num_rows for table in tables_of(tmp_path / "store").values()} == {0}
@@ -599,10 +599,10 @@ def test_mended_after_a_failure(client, good: Finished, tmp_path: Path) -> None:
     name = "mpd.slice.6000-6999.json"
     source = write(tmp_path / "in", GOOD | {name: GOOD[name][:-9]})
     with pytest.raises(InputError, match=re.escape(name)):
-        api.run(source, tmp_path / "store", client=client)
+        api.run(source, tmp_path / "store", client=client, models="none")
     write(source, {name: GOOD[name]})
     news = News()
-    api.run(source, tmp_path / "store", client=client, progress=news)
+    api.run(source, tmp_path / "store", client=client, progress=news, models="none")
     assert "decode: 2 of 3 files are done already" in news.lines
     check_whole(tmp_path / "store")
     same_tables(tmp_path / "store", good.store)
@@ -667,7 +667,7 @@ def test_a_pid_twice_in_one_file_is_a_bad_file_of_any_size(
 
 STORE_COMMANDS: dict[str, Callable[..., Any]] = {
     "ingest": lambda store, good, out, client: api.ingest(good.slices, store, client=client),
-    "run": lambda store, good, out, client: api.run(good.slices, store, client=client),
+    "run": lambda store, good, out, client: api.run(good.slices, store, client=client, models="none"),
     "counts": lambda store, good, out, client: api.counts(store, client=client),
     "pairs": lambda store, good, out, client: api.pairs(store, client=client),
     "export": lambda store, good, out, client: api.export(store, out, client=client),
@@ -877,7 +877,7 @@ def test_wrong_parameter(name: str, client, good: Finished, kept: Path, tmp_path
 def test_a_wrong_parameter_makes_no_store(client, good: Finished, tmp_path: Path) -> None:
     for parameters in ({"row_high": 3}, {"top": 0}, {"rows_low": 31}):
         with pytest.raises(UsageError):
-            api.run(good.slices, tmp_path / "new", client=client, **parameters)
+            api.run(good.slices, tmp_path / "new", client=client, **parameters, models="none")
     assert not (tmp_path / "new").exists()
 
 
@@ -887,7 +887,7 @@ MEMORY = {"nonsense": "nonsense", "unit": "2XB", "nothing": "0", "negative": "-1
 @pytest.mark.parametrize("name", MEMORY)
 def test_memory_limit_that_is_none(name: str, good: Finished, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"--memory-limit is '{MEMORY[name]}': give a size"):
-        api.run(good.slices, tmp_path / "store", workers=1, memory_limit=MEMORY[name])
+        api.run(good.slices, tmp_path / "store", workers=1, memory_limit=MEMORY[name], models="none")
     check_whole(tmp_path / "store")
 
 
@@ -897,7 +897,7 @@ def test_memory_limit_that_cannot_be(
 ) -> None:
     no_cluster(monkeypatch)
     with pytest.raises(UsageError, match=r"--memory-limit"):
-        api.run(good.slices, tmp_path / "store", workers=1, memory_limit=limit)
+        api.run(good.slices, tmp_path / "store", workers=1, memory_limit=limit, models="none")
 
 
 @pytest.mark.parametrize("limit", ["1", "1MB", "300MB"])
@@ -907,7 +907,7 @@ def test_memory_limit_too_small_is_refused_before_a_cluster_starts(
     """Workers that cannot even start would be waited for in vain."""
     no_cluster(monkeypatch)
     with pytest.raises(BudgetError, match=r"--memory-limit at least"):
-        api.run(good.slices, tmp_path / "store", workers=1, memory_limit=limit)
+        api.run(good.slices, tmp_path / "store", workers=1, memory_limit=limit, models="none")
     check_whole(tmp_path / "store")
 
 

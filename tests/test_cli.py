@@ -409,7 +409,7 @@ def other(client, playlists: list[dict[str, Any]], tmp_path_factory: pytest.Temp
     """Other slices, and the store of them."""
     folder = tmp_path_factory.mktemp("other")
     slices = write(folder / "slices", playlists[200:])
-    api.run(slices, folder / "store", client=client)
+    api.run(slices, folder / "store", client=client, models="none")
     return Finished(slices, folder / "store", subprocess.CompletedProcess([], 0))
 
 
@@ -535,7 +535,7 @@ def named(client, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     folder = tmp_path_factory.mktemp("named")
     lists = [{"pid": pid, "num_tracks": len(tracks), "tracks": tracks} for pid in range(3)]
-    api.run(write(folder / "slices", lists), folder / "store", client=client)
+    api.run(write(folder / "slices", lists), folder / "store", client=client, models="none")
     return folder / "store"
 
 
@@ -853,5 +853,5 @@ def test_after_ctrl_c_the_same_command_finishes(client, interrupted: Interrupted
     manifest = json.loads((store / "manifest.json").read_bytes())
     listed = {file["path"] for table in manifest["tables"].values() for file in table["files"]}
     assert set(files_of(store)) == listed | {"manifest.json"}
-    api.run(interrupted.slices, tmp_path / "store", client=client)
+    api.run(interrupted.slices, tmp_path / "store", client=client, models="none")
     same_results(store, tmp_path / "store")

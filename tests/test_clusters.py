@@ -25,7 +25,7 @@ if __name__ == "__main__":
     source, store = sys.argv[1:]
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
         with get_task_stream() as stream:
-            api.run(source, store, client=client)
+            api.run(source, store, client=client, models="none")
         seen = {}
         for record in stream.data:
             kind = record["key"].split("-")[0]

@@ -22,7 +22,7 @@ from recsys_dask.store.tables import Store
 ALONE = """
 import sys
 from recsys_dask import api
-api.run(sys.argv[1], sys.argv[2])
+api.run(sys.argv[1], sys.argv[2], models="none")
 print(sorted({"distributed", "torch", "pandas"} & set(sys.modules)))
 """
 
@@ -39,7 +39,7 @@ def test_the_same_tables_as_on_a_cluster(slices: Path, tmp_path: Path, client) -
         [sys.executable, "-c", ALONE, str(slices), str(tmp_path / "here")], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    api.run(slices, tmp_path / "there", client=client)
+    api.run(slices, tmp_path / "there", client=client, models="none")
     assert differing(tables_of(tmp_path / "here"), tables_of(tmp_path / "there")) == []
 
 

@@ -426,7 +426,7 @@ def made(tmp_path_factory, client):
     """The rows, and the store that a run makes of them in one file."""
     rows, folder = sampled(), tmp_path_factory.mktemp("made")
     write(folder / "table.parquet", rows)
-    rd.run(folder / "table.parquet", folder / "store", client=client)
+    rd.run(folder / "table.parquet", folder / "store", client=client, models="none")
     return rows, rd.Store.open(folder / "store")
 
 
@@ -454,7 +454,7 @@ def test_run_and_oracle_agree(made):
 def test_no_matter_how_it_is_cut(made, tmp_path, client, monkeypatch, ending, n_files, groups):
     rows, store = made
     cut(tmp_path / "in", rows, n_files, ending, groups=groups)
-    rd.run(tmp_path / "in", tmp_path / "store", client=client)
+    rd.run(tmp_path / "in", tmp_path / "store", client=client, models="none")
     again = rd.Store.open(tmp_path / "store")
     for name in TABLES.split():
         assert again.table(name).equals(store.table(name)), name

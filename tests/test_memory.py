@@ -31,7 +31,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory, client) -> Path:
 
 @pytest.mark.parametrize("form", ["four", "one"])
 def test_measured_is_at_most_projected_is_at_most_the_limit(slices: Path, tmp_path: Path, form: str) -> None:
-    outcomes = api.run(slices / form, tmp_path / "store", workers=2, memory_limit="1GB", rows=True)
+    outcomes = api.run(slices / form, tmp_path / "store", workers=2, memory_limit="1GB", rows=True, models="none")
     assert {outcome.key.partition(":")[0] for outcome in outcomes} == set(STAGES)
     for outcome in outcomes:
         report = outcome.report

@@ -121,7 +121,7 @@ def there(s3, here) -> str:
 @pytest.fixture(scope="module")
 def reference(here, workers):
     """The tables and files of a run that stays on this machine."""
-    rd.run(here / "json", here / "store", client=workers, mentions_over=20)
+    rd.run(here / "json", here / "store", client=workers, mentions_over=20, models="none")
     return contents(str(here / "store"))
 
 
@@ -181,24 +181,24 @@ def assert_no_secret(done, store: str, *secrets: str):
 
 def test_run_from_s3_to_s3(there, reference, workers):
     store = "s3://stores/whole"
-    rd.run(f"{there}/json", store, client=workers, mentions_over=20)
+    rd.run(f"{there}/json", store, client=workers, mentions_over=20, models="none")
     assert_same(contents(store), reference)
     folder = Folder(store)
     listed = {file.path for entry in rd.Store.open(store).manifest.tables.values() for file in entry.files}
     assert set(folder.names()) == {*listed, "manifest.json"}  # no scratch, no temporary names
     paths = [file.path for file in rd.Store.open(store).manifest.inputs]
     assert paths[0] == "s3://data/json/mpd.slice.0-999.json" and len(paths) == 4
-    again = rd.run(f"{there}/json/", store, mentions_over=20)  # without a cluster
+    again = rd.run(f"{there}/json/", store, mentions_over=20, models="none")  # without a cluster
     assert not any(outcome.fresh for outcome in again)
 
 
 def test_packed_slices_from_s3_to_a_folder(there, reference, tmp_path, workers):
-    rd.run(f"{there}/gz/*.json.gz", tmp_path / "store", client=workers, mentions_over=20)
+    rd.run(f"{there}/gz/*.json.gz", tmp_path / "store", client=workers, mentions_over=20, models="none")
     assert_same(contents(str(tmp_path / "store")), reference)
 
 
 def test_a_folder_to_s3(s3, here, reference, workers):
-    rd.run(here / "json", "s3://stores/from-here", client=workers, mentions_over=20)
+    rd.run(here / "json", "s3://stores/from-here", client=workers, mentions_over=20, models="none")
     assert_same(contents("s3://stores/from-here"), reference)
     assert rd.similar("s3://stores/from-here", "Künstler 0", k=1)
     rd.export("s3://stores/from-here", "s3://stores/files/", client=workers, parquet=True)
@@ -256,7 +256,7 @@ def test_credentials_of_a_web_server(here, reference, tmp_path, workers):
     """They reach workers that were there before, and do not stay with them."""
     with servers.served("files", folder=str(here), login="someone:pass word") as web:
         source = web.replace("://", "://someone:pass%20word@") + "/gz/"
-        rd.run(source, tmp_path / "store", client=workers, mentions_over=20)
+        rd.run(source, tmp_path / "store", client=workers, mentions_over=20, models="none")
         assert_same(contents(str(tmp_path / "store")), reference)
         file = rd.Store.open(tmp_path / "store").manifest.inputs[0]
         assert file.bytes == (here / "gz" / file.path.rpartition("/")[2]).stat().st_size and file.modified
@@ -476,7 +476,7 @@ def test_a_disk_that_fills_up(here, reference, workers, tmp_path):
         known = rd.Store.open(store).manifest.files()
         assert all((store / path).exists() for path in known) and not list(store.rglob("*.tmp"))
         (disk / "ballast").unlink()
-        rd.run(here / "json", store, client=workers, mentions_over=20)
+        rd.run(here / "json", store, client=workers, mentions_over=20, models="none")
         assert_same(contents(str(store)), reference)
 
 

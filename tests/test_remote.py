@@ -171,7 +171,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory, client) -> Path:
 @pytest.fixture(scope="module")
 def local(slices: Path, tmp_path_factory: pytest.TempPathFactory, client) -> Store:
     store = tmp_path_factory.mktemp("local") / "store"
-    api.run(slices, store, client=client)
+    api.run(slices, store, client=client, models="none")
     return Store.open(str(store))
 
 

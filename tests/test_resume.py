@@ -64,7 +64,7 @@ def slices(tmp_path_factory, client) -> Path:
 def calm(tmp_path_factory, slices, client) -> Path:
     """The store of a run that nobody disturbed."""
     store = tmp_path_factory.mktemp("calm") / "store"
-    api.run(slices, store, client=client)
+    api.run(slices, store, client=client, models="none")
     return store
 
 
@@ -115,7 +115,7 @@ def test_only_the_slices_that_were_not_decoded_are(killed, tmp_path, slices, exp
     os.unlink(store / f"scratch/ingest/{torn['parts'][0]['name']}-tracks.parquet")  # as if it never came that far
     done = sum(len(json.loads(Path(name).read_text())["files"]) for name in committed[1:])
     seen = Seen()
-    api.run(slices, store, client=client, progress=seen)
+    api.run(slices, store, client=client, progress=seen, models="none")
     assert seen.line("taken over: its process is gone")
     assert seen.line(f"{done} of {N_FILES} files are done already")
     assert seen.line("left behind")
@@ -143,7 +143,7 @@ def test_finished_steps_stay(tmp_path, slices, expected, client):
     assert not command.left_alone()
     there = set(finished_steps(store))
     assert {"ingest", "counts"} <= there and len(there) < STEPS
-    outcomes = api.run(slices, store, client=client)
+    outcomes = api.run(slices, store, client=client, models="none")
     assert {one.key for one in outcomes if not one.fresh} == there
     assert not differing(expected, tables_of(store))
     assert only_what_is_listed(store)
@@ -162,7 +162,7 @@ def test_ctrl_c_stops_in_good_order(tmp_path, slices, expected, client):
     assert not command.left_alone()
     assert not (store / "scratch/lock.json").exists()
     seen = Seen()
-    api.run(slices, store, client=client, progress=seen)
+    api.run(slices, store, client=client, progress=seen, models="none")
     assert seen.line("files are done already")
     assert not differing(expected, tables_of(store))
 
@@ -215,7 +215,7 @@ class Killer(Seen):
 def test_a_worker_that_dies_does_no_harm(title, tmp_path, slices, expected, client):
     """Its tasks are done again, what it kept is made again."""
     killer = Killer(client, title)
-    api.run(slices, tmp_path / "store", client=client, progress=killer)
+    api.run(slices, tmp_path / "store", client=client, progress=killer, models="none")
     (pid,) = killer.victims
     assert not psutil.pid_exists(pid)
     assert not differing(expected, tables_of(tmp_path / "store"))
@@ -457,7 +457,7 @@ def test_leftovers_go_and_nothing_else(copy, slices, client):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_text("x")
     seen = Seen()
-    api.run(slices, copy, client=client, progress=seen)
+    api.run(slices, copy, client=client, progress=seen, models="none")
     assert seen.line(f"{len(left)} files")
     assert names(copy) == sorted([*before, *mine])
 
@@ -515,7 +515,7 @@ def test_every_damage_is_named_with_what_to_do(copy, slices, client, expected):
     api.ingest(slices, copy, client=client, rebuild=True)
     api.pairs(copy, client=client, measure="cosine", rebuild=True)
     (copy / "export/coco.txt").unlink()
-    api.run(slices, copy, client=client)
+    api.run(slices, copy, client=client, models="none")
     api.check(copy, client=client)
     assert not differing(expected, tables_of(copy))
     assert only_what_is_listed(copy)
@@ -540,7 +540,7 @@ def test_a_run_makes_lost_files_again(copy, slices, client, expected):
     (copy / "export/mine.txt").write_text("mine")
     (copy / "export/coco.txt").unlink()
     seen = Seen()
-    outcomes = api.run(slices, copy, client=client, progress=seen)
+    outcomes = api.run(slices, copy, client=client, progress=seen, models="none")
     assert {one.key for one in outcomes if one.fresh} == {"pairs:artist:full", "export:artist"}
     assert seen.line("export artist: again, since export/coco.txt is missing")
     (copy / "export/mine.txt").unlink()
@@ -566,7 +566,7 @@ def test_a_reader_of_a_damaged_file_is_told(copy, damage):
 
 def test_rebuild_does_all_steps_again(copy, slices, client, expected):
     before = set(names(copy))
-    outcomes = api.run(slices, copy, client=client, rebuild=True)
+    outcomes = api.run(slices, copy, client=client, rebuild=True, models="none")
     assert len(outcomes) == STEPS and all(one.fresh for one in outcomes)
     assert not differing(expected, tables_of(copy))
     assert only_what_is_listed(copy)
@@ -582,8 +582,8 @@ def test_a_view_can_be_rebuilt_alone(copy, client, expected):
 @pytest.fixture
 def grown(tmp_path, slices, client) -> Path:
     """A store to whose first slices the others were appended: its codes are not by falling mentions."""
-    api.run(slices, tmp_path / "grown", client=client, files=N_FILES // 2)
-    api.run(slices, tmp_path / "grown", client=client, append=True)
+    api.run(slices, tmp_path / "grown", client=client, files=N_FILES // 2, models="none")
+    api.run(slices, tmp_path / "grown", client=client, append=True, models="none")
     return tmp_path / "grown"
 
 
@@ -593,15 +593,15 @@ def test_codes_of_a_grown_store_change_when_it_is_rebuilt(grown, slices, client,
     api.ingest(slices, grown, client=client, rebuild=True)
     with pytest.raises(StoreError, match="earlier input"):
         api.similar(grown, api_id(grown))
-    api.run(slices, grown, client=client)
+    api.run(slices, grown, client=client, models="none")
     assert not differing(expected, tables_of(grown))
 
 
 def test_nothing_is_appended_to_a_damaged_store(grown, slices, client, expected):
     first(grown, "tables/rows/*").unlink()
     with pytest.raises(StoreError, match=r"nothing can be appended, since tables/rows/.* is missing"):
-        api.run(slices, grown, client=client, append=True)
-    api.run(slices, grown, client=client)
+        api.run(slices, grown, client=client, append=True, models="none")
+    api.run(slices, grown, client=client, models="none")
     assert not differing(expected, tables_of(grown))
     assert only_what_is_listed(grown)
 

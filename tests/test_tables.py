@@ -229,7 +229,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, client, three_hundred: D
     paths = write_slices(folder / "slices", three_hundred, 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "CSV_ROWS", 4_000)
-        api.run(folder / "slices", folder / "store", client=client, top=TOP, rows=True)
+        api.run(folder / "slices", folder / "store", client=client, top=TOP, rows=True, models="none")
     return folder / "store", oracles.read(paths)
 
 
@@ -301,7 +301,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def hundred_store(tmp_path_factory: pytest.TempPathFactory, client, three_hundred: Data) -> tuple[Path, Data]:
     folder = tmp_path_factory.mktemp("hundred")
     write_slices(folder / "slices", three_hundred[:100], 2)
-    api.run(folder / "slices", folder / "store", client=client, view="article")
+    api.run(folder / "slices", folder / "store", client=client, view="article", models="none")
     return folder / "store", three_hundred[:100]
 
 
@@ -336,7 +336,7 @@ def test_tracks(tmp_path: Path, client, three_hundred: Data) -> None:
     data = three_hundred[:60]
     write_slices(tmp_path / "slices", data, 3)
     options = dict(top=400, min_playlists=3, mentions_over=2, rows_low=2, rows_high=40)
-    api.run(tmp_path / "slices", tmp_path / "store", client=client, item="track", **options)
+    api.run(tmp_path / "slices", tmp_path / "store", client=client, item="track", **options, models="none")
     store = opened(tmp_path / "store")
     views = check_store(store, data, "track", **options)
     assert len(views["article"].pairs) > 500 and len(views["full"].pairs) > 500
@@ -346,7 +346,7 @@ def test_tracks(tmp_path: Path, client, three_hundred: Data) -> None:
 def test_artists_and_tracks_in_one_store(tmp_path: Path, client, three_hundred: Data) -> None:
     data = three_hundred[100:120]
     write_slices(tmp_path / "slices", data)
-    api.run(tmp_path / "slices", tmp_path / "store", client=client, mentions_over=1)
+    api.run(tmp_path / "slices", tmp_path / "store", client=client, mentions_over=1, models="none")
     api.pairs(tmp_path / "store", client=client, item="track", mentions_over=1, min_playlists=2)
     store = opened(tmp_path / "store")
     check_store(store, data, mentions_over=1)
@@ -368,7 +368,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory, client, ninety: Data) ->
     """Of one file: what every other way of cutting and printing must give."""
     folder = tmp_path_factory.mktemp("reference")
     write_slices(folder / "slices", ninety)
-    api.run(folder / "slices", folder / "store", client=client, rows=True, **CUT)
+    api.run(folder / "slices", folder / "store", client=client, rows=True, **CUT, models="none")
     store = opened(folder / "store")
     check_store(store, ninety, **CUT)
     return store
@@ -392,7 +392,7 @@ RUN_THROUGH = ("python2", "compact", "pretty", "python2-utf8", "python2-gz")
 def test_printings(printing: Printing, tmp_path: Path, client, ninety: Data, reference: Store) -> None:
     write_slices(tmp_path / "slices", ninety, 3, printing)
     if printing.name in RUN_THROUGH:
-        api.run(tmp_path / "slices", tmp_path / "store", client=client, rows=True, **CUT)
+        api.run(tmp_path / "slices", tmp_path / "store", client=client, rows=True, **CUT, models="none")
     else:
         api.ingest(tmp_path / "slices", tmp_path / "store", client=client)
     check_same(opened(tmp_path / "store"), reference)
@@ -461,7 +461,7 @@ def test_partitions(
 
     monkeypatch.setattr(ingest, "groups_of", grouped)
     monkeypatch.setattr(ingest, "PARTITION_ROWS", sum(lengths) // share)
-    api.run(tmp_path, tmp_path / "store", client=cluster.client, rows=True, **CUT)
+    api.run(tmp_path, tmp_path / "store", client=cluster.client, rows=True, **CUT, models="none")
     store = opened(tmp_path / "store")
     assert len(store.entry("rows").files) == len(store.entry("playlists").files) == wanted
     check_same(store, reference)
@@ -474,7 +474,7 @@ def test_small_vocabulary_files_and_buckets(
     paths = write_slices(tmp_path / "slices", interleaved(ninety), 3)
     monkeypatch.setattr(ingest, "BUCKET_BYTES", sum(Path(path).stat().st_size for path in paths) // 5)
     monkeypatch.setattr(ingest, "VOCABULARY_ROWS", 200)
-    api.run(tmp_path / "slices", tmp_path / "store", client=client, rows=True, **CUT)
+    api.run(tmp_path / "slices", tmp_path / "store", client=client, rows=True, **CUT, models="none")
     store = opened(tmp_path / "store")
     assert len(store.entry("artists").files) > 2 and len(store.entry("tracks").files) > 9
     check_same(store, reference)
@@ -510,7 +510,7 @@ def test_one_file_larger_than_the_budget(
     printing = Printing("gz" if gz else "plain", indent=4, separators=(", ", ": "), gz=gz)
     write_slices(tmp_path / "slices", interleaved(ninety) if mixed else ninety, 1, printing)
     monkeypatch.setattr(budget, "LARGEST_PART_BYTES", part_bytes)
-    api.run(tmp_path / "slices", tmp_path / "store", client=client, rows=True, **CUT)
+    api.run(tmp_path / "slices", tmp_path / "store", client=client, rows=True, **CUT, models="none")
     store = opened(tmp_path / "store")
     assert len(store.entry("rows").files) > 1
     check_same(store, reference)
@@ -525,7 +525,7 @@ def one_worker() -> Iterator[Cluster]:
 @pytest.mark.parametrize("n_files", [1, 3])
 def test_one_worker(n_files: int, one_worker: Cluster, tmp_path: Path, ninety: Data, reference: Store) -> None:
     write_slices(tmp_path / "slices", ninety, n_files)
-    api.run(tmp_path / "slices", tmp_path / "store", client=one_worker.client, rows=True, **CUT)
+    api.run(tmp_path / "slices", tmp_path / "store", client=one_worker.client, rows=True, **CUT, models="none")
     check_same(opened(tmp_path / "store"), reference)
 
 
@@ -575,7 +575,7 @@ def test_no_key_is_used_twice(tmp_path: Path, cluster: Cluster, monkeypatch: pyt
         monkeypatch.setattr(Cluster, name, noting(getattr(Cluster, name)))
     for name in ("first", "second"):
         seen.append(set())
-        api.run(tmp_path / "slices", tmp_path / name, client=cluster.client, rows=True, **CUT)
+        api.run(tmp_path / "slices", tmp_path / name, client=cluster.client, rows=True, **CUT, models="none")
     assert len(seen[0]) > 30 and len(seen[0]) == len(seen[1])
     assert seen[0].isdisjoint(seen[1]), sorted(seen[0] & seen[1])
 
@@ -589,7 +589,7 @@ def test_two_runs_at_once(tmp_path: Path, cluster: Cluster, ninety: Data, refere
 
     def one(name: str, client: Client) -> None:
         try:
-            api.run(tmp_path / "slices", tmp_path / name, client=client, rows=True, **CUT)
+            api.run(tmp_path / "slices", tmp_path / name, client=client, rows=True, **CUT, models="none")
         except Exception as error:
             failed.append(error)
 
@@ -643,7 +643,7 @@ def test_awkward_playlists(
             patch.setattr(budget, "LARGEST_PART_BYTES", 700)
         elif cut == "in rows":
             patch.setattr(ingest, "PARTITION_ROWS", 5)
-        api.run(folder / "slices", folder / "store", client=client, rows=True, **options)
+        api.run(folder / "slices", folder / "store", client=client, rows=True, **options, models="none")
         store, data = opened(folder / "store"), oracles.read(paths)
         item = options["item"]
         views = check_store(store, data, **options)
@@ -670,7 +670,7 @@ def small_run(folder: Path, client, *files: Data, **options: Any) -> Store:
     for number, playlists in enumerate(files):
         (folder / "slices" / f"{number}.json").write_text(json.dumps({"playlists": playlists}))
     low = dict(mentions_over=0, min_tracks=0, rows_low=0, rows_high=1_000, rows=True)
-    api.run(folder / "slices", folder / "store", client=client, **low | options)
+    api.run(folder / "slices", folder / "store", client=client, **low | options, models="none")
     return opened(folder / "store")
 
 

@@ -225,7 +225,12 @@ def _fit_playlists(parts: list[Playlists], job: Job, tell: Callable[[str], None]
     base = recipe(kind, len(playlists), job.n_items)
     if fast and job.model == "mlp":
         base = replace(base, factors=50)
-    given: dict[str, Any] = {"epochs": options.epochs, "factors": options.factors, "rate": options.rate, "decay": options.decay}
+    given: dict[str, Any] = {
+        "epochs": options.epochs,
+        "factors": options.factors,
+        "rate": options.rate,
+        "decay": options.decay,
+    }
     given |= {"size": options.batch}
     chosen = replace(base, **{name: value for name, value in given.items() if value is not None})
     held = int(len(playlists) * (VALID_SHARE if options.valid is None else options.valid))
@@ -286,7 +291,7 @@ def _fits(job: Job, parameter_bytes: int, data_bytes: int) -> None:
     needed, free = 4 * parameter_bytes + 2 * data_bytes, psutil.virtual_memory().available
     if needed > free:
         raise BudgetError(
-            f"train {job.model}: needs {needed / 1e6:,.0f} MB, {4 * parameter_bytes / 1e6:,.0f} MB of it for vectors with "
+            f"train {job.model}: needs {needed / 1e6:,.0f} MB, {4 * parameter_bytes / 1e6:,.0f} MB of it for vectors, "
             f"gradients and moments, and {free / 1e6:,.0f} MB are free: give fewer --factors"
         )
 
