@@ -52,7 +52,8 @@ def write_neighbours(
 
     table = tables.read_file(folder, path, ["item", "vector"])
     codes = values(table["item"])
-    vectors = values(table["vector"].combine_chunks().flatten()).reshape(len(codes), -1)
+    vectors = values(table["vector"].combine_chunks().flatten())
+    vectors = vectors.reshape(len(codes), len(vectors) // max(len(codes), 1))
     metric, index, seed = how
     order = rank_ids(folder, vocabulary, path, item) if len(codes) else np.zeros(0, np.int32)
     neighbour, score = nearest(vectors, k, metric, index, seed, order=order)
