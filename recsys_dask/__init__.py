@@ -25,6 +25,7 @@ _PUBLIC = {
     "StoreError": "errors",
     "ClusterError": "errors",
     "BudgetError": "errors",
+    "TrainingError": "errors",
     "UnknownItemError": "errors",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -495,7 +495,7 @@ def test_kernels_are_all_compiled_before_workers_start() -> None:
         for name, tree in TREES.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
-        if any(isinstance(one, ast.Name) and one.id == "kernel" for one in node.decorator_list)
+        if any(isinstance(one, ast.Name) and one.id in ("kernel", "float_kernel") for one in node.decorator_list)
     }
     assert decorated == set(kernels.MODULES)
     for name in decorated:
