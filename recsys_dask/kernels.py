@@ -76,6 +76,11 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Callab
         config.CACHE_DIR = others
 
 
+def float_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A `kernel` whose sums may be taken in another order, and so in vectors; a NaN stays one, 1 / 0 is infinite."""
+    return kernel(function, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
+
+
 def stamp() -> Path:
     """The file that says that everything is compiled, for this processor and for this installation: numba's cache
     tells files apart by path and time, though another one has the same text."""

@@ -496,8 +496,8 @@ def test_kernels_are_all_compiled_before_workers_start() -> None:
         f"recsys_dask.{name}"
         for name, tree in TREES.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        if node.module == "recsys_dask.kernels" and "kernel" in {alias.name for alias in node.names}
+        if isinstance(node, ast.FunctionDef)
+        if any(isinstance(one, ast.Name) and one.id in ("kernel", "float_kernel") for one in node.decorator_list)
     }
     assert decorated == set(kernels.MODULES)
     for name in decorated:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from recsys_dask.kernels import kernel
-
-_arithmetic = partial(kernel, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
+from recsys_dask.kernels import float_kernel
 
 
-@_arithmetic
+@float_kernel
 def solve(q, starts, items, weight, base, right, out):  # type: ignore[no-untyped-def]
     """For each list J: `out[u] = (base + weight·Σ_{j in J} q_j·q_jᵀ)⁻¹ right[u]`, to 10⁻⁵ of |right[u]|.
 

@@ -51,9 +51,9 @@ def pick_device(name: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
-        raise UsageError(f"--device is {name!r}: give cpu or cuda")
+        raise UsageError(f"device {name!r}: give cpu or cuda")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device is {name!r}: {torch.cuda.device_count()} CUDA devices are here; give cpu")
+        raise UsageError(f"device {name!r}: {torch.cuda.device_count()} CUDA devices are here; give cpu")
     return name
 
 
@@ -286,5 +286,5 @@ def _too_large(learner: Learner, device: torch.device) -> str:
     return (
         f"{device} has {total / 1e9:.1f} GB, too few for parameters of {model / 1e9:.2f} GB with gradients and two "
         f"moments ({4 * model / 1e9:.2f} GB) and batches of {getattr(learner.dls.train, 'size', '?')}: give smaller "
-        "batches, fewer factors or --device cpu"
+        "batches, fewer factors or train on the cpu"
     )

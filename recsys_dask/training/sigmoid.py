@@ -7,17 +7,12 @@ agree with float64 to float32's own precision.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from recsys_dask.kernels import kernel
-
-# Sums may be reordered; a NaN stays one.
-_arithmetic = partial(kernel, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
+from recsys_dask.kernels import float_kernel
 
 
-@_arithmetic
+@float_kernel
 def logistic(scores, weights, scale):  # type: ignore[no-untyped-def]
     """Σ w_j·log(1 + exp(s_uj)), float64; each score is replaced by scale·w_j·σ(s_uj), the gradient of scale times it.
 
