@@ -163,7 +163,9 @@ def test_questions_and_files(made: SimpleNamespace) -> None:
     rows = rd.similar(made.store, names["artist_id"], method="mlp", k=3)
     assert [row["rank"] for row in rows] == [1, 2, 3] * 2
     assert (rd.embedding(made.store, names["artist_id"], model="mf") == vectors(made.store, "mf")[:2]).all()
-    said = CliRunner().invoke(program, ["embedding", str(made.store), names["artist_id"][0], "--model", "mlp", "--json"])
+    said = CliRunner().invoke(
+        program, ["embedding", str(made.store), names["artist_id"][0], "--model", "mlp", "--json"]
+    )
     assert json.loads(said.output)[0]["vector"] == pytest.approx(vectors(made.store, "mlp")[0].tolist())
     for model in ("mf", "mlp"):
         line = (made.store / "export" / f"{model}.txt").read_text().splitlines()[0].split()
