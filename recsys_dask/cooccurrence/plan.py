@@ -22,6 +22,8 @@ BASE_BYTES = 40_000_000
 """A partition of `rows` being read, and what else does not grow with the pairs."""
 
 MOST_RANGES = 2_000
+RANGES_PER_THREAD = 4
+"""More ranges than threads: those of rare items have more distinct pairs than their work lets expect."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def make_plan(budget: Budget, n_threads: int, known: Diagonal, n_partitions: int
         budget.check(
             f"pairs: {int(most.max()):,} of one item", budget.spare_bytes + int(most.max()) * pair_bytes, fewer
         )
-    n_ranges = max(min(n_threads, n_items), -(-int(most.sum()) // max(room, 1)), 1)
+    n_ranges = max(min(RANGES_PER_THREAD * n_threads, n_items), -(-int(most.sum()) // max(room, 1)), 1)
     if n_ranges > MOST_RANGES:
         budget.check(
             f"pairs: up to {int(most.sum()):,} in {n_ranges:,} ranges of items",
@@ -71,7 +73,7 @@ def estimate(
     groups = max(1, -(-n_rows * BYTES_PER_ROW // (spare // 2 + 1)))
     pair_bytes, rows = bytes_per_pair(groups, weighted), n_rows * BYTES_PER_ROW // groups
     room = max(1, (spare - rows) // pair_bytes)
-    n_ranges = max(n_threads, -(-n_pairs // room))
+    n_ranges = max(RANGES_PER_THREAD * n_threads, -(-n_pairs // room))
     return min(room, -(-n_pairs // n_ranges)) * pair_bytes + rows + view + BASE_BYTES, n_ranges
 
 
