@@ -145,7 +145,7 @@ class Exact:
         by_row: tuple[Any, ...],
         whole: tuple[Any, ...],
     ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]:
-        m = len(asked)
+        m, own = len(asked), np.ascontiguousarray(own)
         out = np.empty((m, k), np.int32), np.empty((m, k)), np.zeros(m, np.int64)
         if k and m:
             parts = [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(m), self.n_threads) if len(part)]
