@@ -27,6 +27,10 @@ SCRATCH_SHARE = 0.2
 """Parts in scratch while ingesting, of the JSON's bytes: they go when it is done."""
 
 STORED_SHARE = 0.02
+FACTORS = {"mf": 50, "mlp": 128}
+TORCH_BYTES, TRAIN_COPIES = 800_000_000, 3
+"""Of the process that trains: torch and fastai themselves, and how often it holds the playlists."""
+
 PAIR_BYTES = {"article": 16, "full": 32}
 
 
@@ -92,6 +96,11 @@ def project(
     for view in (options.view,) if options.view else params.VIEWS:
         plan += _view(view, n, budget, n_threads, n_partitions, top, options, similarity)
     n_ids = n.ids[f"{options.item}s"]
+    vectors = min(top, n_ids) if options.item == "artist" else n_ids
+    for model, factors in FACTORS.items():
+        data = n.rows * 4 * TRAIN_COPIES + 16 * vectors * factors
+        plan.append(Projection(f"train {model}", 2 * n_partitions + 1, TORCH_BYTES + data, vectors * factors * 8))
+        plan.append(Projection(f"neighbours {model}", 1, budget.projected(vectors * 3_000), vectors * 300))
     plan.append(Projection("export", 12, budget.projected(export.task_bytes(n_ids, False)), n_ids * 60 + top * 5_000))
     return plan
 

@@ -85,12 +85,12 @@ def _rank(columns, asked, own, order, distance, neighbour, score, n, candidates)
 def _scan(columns, asked, own, order, distance, neighbour, score, n, place, bound):  # type: ignore[no-untyped-def]
     sums = np.empty(AT_ONCE)
     k = score.shape[1]
-    for at in range(len(asked)):
-        length = np.sqrt((asked[at] ** 2).sum())
-        for start in range(0, columns.shape[1], AT_ONCE):
-            if n[at] == k and not distance and length * bound[start] < score[at, k - 1]:
-                break  # Cauchy and Schwarz: the rest are shorter still, none can be as near
-            here = min(AT_ONCE, columns.shape[1] - start)
+    length = np.sqrt((asked**2).sum(axis=1))
+    for start in range(0, columns.shape[1], AT_ONCE):  # outside, so that a block stays in the cache
+        here = min(AT_ONCE, columns.shape[1] - start)
+        for at in range(len(asked)):
+            if n[at] == k and not distance and length[at] * bound[start] < score[at, k - 1]:
+                continue  # Cauchy and Schwarz: all here are too short to be as near
             sums[:here] = 0.0
             for i in range(len(columns)):
                 value = asked[at, i]
@@ -145,7 +145,7 @@ class Exact:
         by_row: tuple[Any, ...],
         whole: tuple[Any, ...],
     ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]:
-        m = len(asked)
+        m, own = len(asked), np.ascontiguousarray(own)
         out = np.empty((m, k), np.int32), np.empty((m, k)), np.zeros(m, np.int64)
         if k and m:
             parts = [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(m), self.n_threads) if len(part)]
