@@ -31,7 +31,7 @@ FACTORS = {"mf": 50, "mlp": 128}
 TORCH_BYTES, TRAIN_COPIES = 800_000_000, 3
 """Of the process that trains: torch and fastai themselves, and how often it holds the playlists."""
 
-PAIR_BYTES = {"article": 16, "full": 32}
+PAIR_BYTES = {"article": 8, "full": 16}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from recsys_dask.errors import InputError, UsageError
 from recsys_dask.nearest import index as neighbours
 from recsys_dask.nearest.exact import METRICS, Neighbours
 from recsys_dask.nearest.index import ask, nearest
-from recsys_dask.runtime.clusters import prepare_kernels
+from recsys_dask.runtime.connecting import prepare_kernels
 from recsys_dask.runtime.progress import Progress
 
 Vectors = NDArray[np.float32]

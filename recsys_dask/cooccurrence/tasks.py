@@ -146,7 +146,9 @@ def write_range(
     if items.view == "full":
         columns |= {"weight": int64(counter.weights[:, 0]), "idf_weight": int64(counter.weights[:, 1])}
     table = pa.table(columns)
-    options = tables.NO_DICTIONARY | {"write_statistics": ["item1"]}  # for reading a range of items back
+    # Statistics for reading a range of items back; differences, since most are small: a third of the bytes.
+    packed = dict.fromkeys(columns, "DELTA_BINARY_PACKED")
+    options = tables.NO_DICTIONARY | {"write_statistics": ["item1"], "column_encoding": packed}
     entry = tables.write_part(items.folder, f"pairs_{items.item}_{items.view}", token, number, table, **options)
     return entry, totals(counter, len(codes))
 
