@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recsys_dask.errors import UsageError
 from recsys_dask.training.dot import gradients, group, scores
-from recsys_dask.training.optimiser import RowAdam, RowEmbedding, RowUpdates, arrays, by_rows
+from recsys_dask.training.optimiser import RowAdam, RowEmbedding, RowUpdates, arrays, by_rows, zeros
 from recsys_dask.training.rows import NA, Rows, loaders
 
 KINDS = ("mf", "mlp")
@@ -104,9 +104,10 @@ class _Scores(torch.autograd.Function):
 
 
 def by_row(table: Any) -> RowEmbedding:
-    """An embedding as one that is updated by row; the weights are the same memory."""
+    """An embedding as one that is updated by row."""
     made = RowEmbedding(1, 1)
     made.weight, (made.num_embeddings, made.embedding_dim) = table.weight, table.weight.shape
+    made.weight.data = zeros(made.weight).copy_(table.weight.data)
     return made
 
 
