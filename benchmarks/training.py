@@ -67,8 +67,7 @@ def measure(way: str, args: argparse.Namespace) -> dict[str, float]:
         first = np.unique(rows.playlists, return_index=True)[1]
         rows = rows.take(np.concatenate([first, rng.integers(0, n, max(args.rows - len(first), 0))]))
     learn = learner(way, args.model, rows, args.playlists, args.items)
-    seen: dict[str, float] = {}
-    warm = 20 if args.steps > 20 else 2
+    seen, warm = dict[str, float](), 20 if args.steps > 20 else 2
 
     class Clock(Callback):
         def after_batch(self) -> None:
@@ -76,16 +75,15 @@ def measure(way: str, args: argparse.Namespace) -> dict[str, float]:
                 self.begun = time.perf_counter(), time.process_time()
             if self.training and args.steps and self.train_iter == warm + args.steps:
                 ended = time.perf_counter(), time.process_time()
-                seen["rows_s"], seen["rows_cpu_s"] = (
-                    args.steps * 4_096 / (b - a) for a, b in zip(self.begun, ended, strict=True)
-                )
+                wall, cpu = (b - a for a, b in zip(self.begun, ended, strict=True))
+                seen.update(rows_s=args.steps * 4_096 / wall, rows_cpu_s=args.steps * 4_096 / cpu)
                 raise CancelFitException
 
     begun = time.perf_counter()
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(5, 5e-3, cbs=Clock())
-    seen |= {"rows": n, "fit_s": time.perf_counter() - begun}
-    seen["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+    seen |= {"rows": n, "fit_s": time.perf_counter() - begun, "peak_mb": peak}
     if not args.steps:
         seen["train"], seen["valid"] = learn.recorder.values[-1][:2]
     return seen
@@ -103,22 +101,20 @@ def main() -> None:
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
-        print(json.dumps(measure(args.only, args)))
-        return
+        return print(json.dumps(measure(args.only, args)))
     head = "way rows/s rows/CPU-s epoch-s times-ours peak-MB fit-s train valid".split()
     print("|", " | ".join(head), "|\n" + "|---" * len(head) + "|", flush=True)
-    first: dict[str, float] = {}
+    first = 0.0
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     for way in args.ways.split(","):
         command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], "--only", way]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-        seen = json.loads(done.stdout.splitlines()[-1])
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+        seen = json.loads(printed.splitlines()[-1])
         speed = seen.get("rows_s", 5 * 0.8 * seen["rows"] / seen["fit_s"])  # a whole fit: validation is in its time
         cpu = seen.get("rows_cpu_s", speed)
-        first = first or {"cpu": cpu}
-        cells = [f"{speed:,.0f}", f"{cpu:,.0f}", f"{0.8 * seen['rows'] / speed:,.1f}", f"{cpu / first['cpu']:.4f}"]
-        cells += [f"{seen['peak_mb']:,.0f}", f"{seen['fit_s']:.1f}"]
-        cells += [f"{seen[name]:.5f}" if name in seen else "" for name in ("train", "valid")]
+        first = first or cpu
+        cells = [f"{speed:,.0f}", f"{cpu:,.0f}", f"{0.8 * seen['rows'] / speed:,.1f}", f"{cpu / first:.4f}"]
+        cells += [f"{seen[name]:,.5g}" if name in seen else "" for name in ("peak_mb", "fit_s", "train", "valid")]
         print("|", way, "|", " | ".join(cells), "|", flush=True)
 
 
