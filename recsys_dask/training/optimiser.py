@@ -33,6 +33,13 @@ def arrays(*tensors: Tensor) -> Any:
     return tuple(tensor.detach().numpy() for tensor in tensors)
 
 
+def zeros(like: Tensor) -> Tensor:
+    """Zeros in a parameter's shape, by numpy: it asks for huge pages, and rows at random walk fewer of these."""
+    if like.device.type == "cpu" and like.dtype == torch.float32:
+        return torch.from_numpy(np.zeros(like.shape, np.float32))
+    return torch.zeros_like(like)
+
+
 class RowAdam(fo.Optimizer):
     """fastai's `Adam` (decoupled decay), for tables with sparse gradients too. Use it as a `Learner`'s `opt_func`,
     with the callback `RowUpdates`.
@@ -65,6 +72,8 @@ class RowAdam(fo.Optimizer):
                 state = self.state[p]
                 if p.grad.is_sparse:
                     self._step_rows(p, state, hyper)
+                elif p.device.type == "cpu" and p.dtype == p.grad.dtype == torch.float32 and p.is_contiguous():
+                    self._step_dense(p, state, hyper)
                 else:
                     for step in self.cbs:
                         state = fo._update(state, step(p, **{**state, **hyper}))
@@ -81,12 +90,10 @@ class RowAdam(fo.Optimizer):
 
     def _step_rows(self, p: Tensor, state: dict[str, Any], hyper: dict[str, Any]) -> None:
         if "grad_avg" not in state:
-            state.update(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=0)
+            state.update(grad_avg=zeros(p), sqr_avg=zeros(p), step=0)
         self._follow(p, state)
         gradient: Any = p.grad
         rows, values = rows_of(gradient)
-        if self._bring(p, state, rows):
-            raise RuntimeError("rows were read that lacked steps: use RowEmbedding and the callback RowUpdates")
         lr, mom, sqr_mom, eps = (float(hyper[name]) for name in ("lr", "mom", "sqr_mom", "eps"))
         wd = float(hyper["wd"]) if state.get("do_wd", True) else 0.0
         history: History = state["history"]
@@ -96,11 +103,28 @@ class RowAdam(fo.Optimizer):
         numbers: Any = dict(lr=lr, mom=mom, sqr_mom=sqr_mom, wd=wd, eps=eps)
         if p.device.type == "cpu":
             p_, m, v, last, rows_, gradient_ = arrays(*table, rows, values)
-            step_rows(p_, m, v, last, rows_, gradient_, step, **numbers)
+            if step_rows(p_, m, v, last, rows_, gradient_, step, **numbers):
+                raise RuntimeError("rows were read that lacked steps: use RowEmbedding and the callback RowUpdates")
         else:
             step_rows_torch(*table, rows, values, step, **numbers)
         if history.worn:
             self.catch_up_all()
+
+    @staticmethod
+    def _step_dense(p: Tensor, state: dict[str, Any], hyper: dict[str, Any]) -> None:
+        """What fastai's steps do, a dozen of torch's operations, in one pass."""
+        if "grad_avg" not in state:
+            state.update(grad_avg=zeros(p), sqr_avg=zeros(p), step=0)
+        state["step"] += 1
+        gradient: Any = p.grad
+        a, m, v, g = (
+            one.reshape(1, -1) for one in arrays(p, state["grad_avg"], state["sqr_avg"], gradient.contiguous())
+        )
+        numbers: Any = {name: float(hyper[name]) for name in ("lr", "mom", "sqr_mom", "eps", "wd")}
+        if not state.get("do_wd", True):
+            numbers["wd"] = 0.0
+        one = np.zeros(1, np.int64)
+        step_rows(a, m, v, np.zeros(1, np.int32), one, g, state["step"], **numbers)
 
     @staticmethod
     def _follow(p: Tensor, state: dict[str, Any]) -> None:
@@ -110,14 +134,14 @@ class RowAdam(fo.Optimizer):
             state["last"] = torch.full((len(p),), state["step"], dtype=torch.int32, device=p.device)
 
     @staticmethod
-    def _bring(p: Tensor, state: dict[str, Any], rows: Tensor) -> int:
-        """Bring rows up to date. Returns how many were behind, if that is known for nothing."""
+    def _bring(p: Tensor, state: dict[str, Any], rows: Tensor) -> None:
+        """Bring rows up to date."""
         table = p.data, state["grad_avg"], state["sqr_avg"], state["last"]
         history: History = state["history"]
         if p.device.type == "cpu":
-            return history.catch_up(*arrays(*table, rows))
-        catch_up_torch(*table, rows, history)
-        return 0
+            history.catch_up(*arrays(*table, rows))
+        else:
+            catch_up_torch(*table, rows, history)
 
     @torch.no_grad()
     def catch_up(self, table: Tensor, rows: Tensor) -> None:

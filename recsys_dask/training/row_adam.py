@@ -119,7 +119,8 @@ def _catch_up(p, m, v, last, rows, base, now, products, fading, eps):  # type: i
 
 @kernel(error_model="numpy")  # a check for zero before every division would keep it from being vectorised
 def _step(p, m, v, last, rows, gradient, step, lr, mom, sqr_mom, wd, eps):  # type: ignore[no-untyped-def]
-    """Adam's step number `step` on rows that are up to date; gradient: (rows, k)."""
+    """Adam's step number `step` on rows; gradient: (rows, k). Returns how many were not up to date."""
+    behind = 0
     one = np.float32(1)
     kept = np.float32(1 - lr * wd)
     rate = np.float32(lr / (1 - mom**step))
@@ -137,7 +138,9 @@ def _step(p, m, v, last, rows, gradient, step, lr, mom, sqr_mom, wd, eps):  # ty
             p_row[f] = kept * p_row[f] - rate * mean / (np.sqrt(square) * root_debias + small)
             m_row[f] = mean
             v_row[f] = square
+        behind += last[row] != step - 1
         last[row] = step
+    return behind
 
 
 @dataclass
@@ -202,9 +205,10 @@ def step_rows(
     sqr_mom: float,
     wd: float,
     eps: float,
-) -> None:
-    """Adam's step on distinct rows that are up to date, in place; gradient: (rows, k) float32."""
-    _step(p, m, v, last, rows, gradient, step, lr, mom, sqr_mom, wd, eps)
+) -> int:
+    """Adam's step on distinct rows, in place; gradient: (rows, k) float32. Returns how many rows were not up to date,
+    which makes the result wrong."""
+    return int(_step(p, m, v, last, rows, gradient, step, lr, mom, sqr_mom, wd, eps))
 
 
 def warm() -> None:
