@@ -24,6 +24,7 @@ import threading
 import types
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,11 @@ def _descend(vectors: NDArray[np.float32], wide: int, seed: int, n_threads: int)
         return descent(vectors, metric="euclidean", n_neighbors=wide + 1, random_state=seed, n_jobs=threads)
 
 
+def compiled_folder() -> Path:
+    """Where pynndescent is kept as compiled; not there before its first use, which takes a minute or two."""
+    return cache_folder().parent / f"pynndescent-{importlib.metadata.version('pynndescent')}"
+
+
 @functools.cache
 def pynndescent() -> Any:
     """`pynndescent.NNDescent`, compiled: by the first process that asks, into this package's cache folder.
@@ -190,7 +196,7 @@ def pynndescent() -> Any:
     """
     import numba
 
-    folder = cache_folder().parent / f"pynndescent-{importlib.metadata.version('pynndescent')}"
+    folder = compiled_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         kept = folder.with_name(f"{folder.name}.lock").open("w")

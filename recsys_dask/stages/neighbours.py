@@ -6,7 +6,7 @@ import numpy as np
 
 from recsys_dask.arrow import float64, int32, values
 from recsys_dask.formats.vocabulary import rank_ids
-from recsys_dask.nearest.index import nearest
+from recsys_dask.nearest.index import SMALL, compiled_folder, nearest
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
@@ -27,6 +27,8 @@ def neighbours(
     vocabulary = [file.path for file in store.entry(f"{item}s").files]
     seed = store.manifest.stages[f"train:{item}:{model}"].params["seed"]
     name = f"similar_{item}_{model}"
+    if vectors.rows > SMALL and index != "exact" and not compiled_folder().exists():
+        cluster.progress.say("compiling pynndescent, once for its version, which takes a minute or two")
     with cluster.measured() as so_far:
         work = delayed(write_neighbours)(
             store.folder, name, item, vectors.path, vocabulary, (metric, index, seed), k, token,
