@@ -89,10 +89,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("listening", type=Path)
     parser.add_argument("--models", nargs="+", default=["mf", "mlp", "mean_mf", "table_mf"])
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--test", choices=("last", "first"), default="last", help="which 400 users")
     args = parser.parse_args(arguments)
     from recsys_dask.training.playlists import Playlists
 
     lists = read_lists(args.listening)
+    if args.test == "first":
+        lists = lists[N_TEST:] + lists[:N_TEST]
     counts = Counter(artist for one in lists[:-N_TEST] for artist in one)
     code = {artist: at for at, artist in enumerate(a for a, n in counts.most_common() if n >= FEWEST)}
     coded = [np.array([code[artist] for artist in one if artist in code], np.int64) for one in lists]

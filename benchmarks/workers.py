@@ -37,7 +37,13 @@ def main() -> None:
                 client.wait_for_workers(workers)
                 cpu, wall = time.process_time(), time.perf_counter()
                 with get_task_stream() as stream:
-                    api.run(folder / "slices", folder / f"store-{workers}", client=client, progress=Progress())
+                    api.run(
+                        folder / "slices",
+                        folder / f"store-{workers}",
+                        client=client,
+                        progress=Progress(),
+                        models="none",
+                    )
                 cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
                 tasks = len(stream.data)
                 print(f"| {workers} | {tasks} | {cpu:.2f} | {cpu / tasks * 1e3:.1f} | {wall:.1f} |", flush=True)
