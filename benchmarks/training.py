@@ -1,10 +1,13 @@
-"""Training, ours beside stock fastai: `python -m benchmarks.training article --playlists 100000`.
+"""Training, ours beside stock fastai: `python -m benchmarks.training article|default --playlists 100000`.
 
 A process a way, on generated rows: `--positives` a playlist of one of twenty planted scenes, two negatives each. Speed
 is that of `--steps` steps after a warm-up; an epoch is all rows at it; `--steps 0` fits all and gives final losses.
 Stock is `CollabDataLoaders.from_df` and `collab_learner`, on `--rows` of the rows (all playlists): more add nothing to
 a step. Ours comes first and last, an A/A pair; other `--ways`: dense (fastai's Adam on our loader), replace (rows drawn
 as stock does). One thread each: rows a CPU second hold on a busy machine, too, and `times-ours` is by these.
+
+default: one epoch of the presets `default` (mf, mlp) and `fast` (mean_mf), on all cores as stock is then too; a
+positive is credited three rows, since stock's rows are a positive and two negatives. `times-ours` is by wall time.
 """
 
 from __future__ import annotations
@@ -55,6 +58,21 @@ def learner(way: str, kind: str, rows: Any, playlists: int, items: int) -> Any:
     return collab_learner(data, y_range=(0, 1), wd=0.1, **options)
 
 
+def whole(way: str, args: argparse.Namespace) -> dict[str, float]:
+    """One epoch of a model of whole playlists; rows as stock has them."""
+    from benchmarks.embeddings import fitted
+    from recsys_dask.training.playlists import Playlists
+
+    rows = generated(args.playlists, args.items, args.positives)
+    positives = rows.take(rows.ratings == 1)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(positives.playlists, minlength=args.playlists))])
+    begun = time.perf_counter()
+    _, history = fitted(way, Playlists(starts, positives.items, args.items), epochs=1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+    seconds = time.perf_counter() - begun
+    return {"rows": len(rows.items), "rows_s": 3 * history[-1].rows_per_s, "fit_s": seconds, "peak_mb": peak}
+
+
 def measure(way: str, args: argparse.Namespace) -> dict[str, float]:
     """Rows a second over some steps, or with --steps 0 the losses of a whole fit; peak memory of this process."""
     from fastai.callback.core import Callback, CancelFitException
@@ -90,26 +108,27 @@ def measure(way: str, args: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("preset", choices=["article"])
+    parser.add_argument("preset", choices=["article", "default"])
     parser.add_argument("--model", choices=["mf", "mlp"], default="mf")
     sizes = dict(playlists=100_000, items=1_000, positives=40, steps=100, rows=3_000_000)
     for name, default in {**sizes, "threads": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--ways", default="ours,stock,ours")
+    parser.add_argument("--ways", help="default: ours,stock,ours; mf,mlp,mean_mf,stock,mf")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
-        return print(json.dumps(measure(args.only, args)))
+        return print(json.dumps((whole if args.only in ("mf", "mlp", "mean_mf") else measure)(args.only, args)))
     head = "way rows/s rows/CPU-s epoch-s times-ours peak-MB fit-s train valid".split()
     print("|", " | ".join(head), "|\n" + "|---" * len(head) + "|", flush=True)
     first = 0.0
-    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
-    for way in args.ways.split(","):
+    article = args.preset == "article"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads if article else os.cpu_count())}
+    for way in (args.ways or ("ours,stock,ours" if article else "mf,mlp,mean_mf,stock,mf")).split(","):
         command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], "--only", way]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
         seen = json.loads(printed.splitlines()[-1])
         speed = seen.get("rows_s", 5 * 0.8 * seen["rows"] / seen["fit_s"])  # a whole fit: validation is in its time
-        cpu = seen.get("rows_cpu_s", speed)
+        cpu = seen.get("rows_cpu_s", speed) if article else speed
         first = first or cpu
         cells = [f"{speed:,.0f}", f"{cpu:,.0f}", f"{0.8 * seen['rows'] / speed:,.1f}", f"{cpu / first:.4f}"]
         cells += [f"{seen[name]:,.5g}" if name in seen else "" for name in ("peak_mb", "fit_s", "train", "valid")]
