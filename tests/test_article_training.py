@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from recsys_dask import UsageError
-from recsys_dask.runtime.clusters import prepare_kernels
+from recsys_dask.runtime.connecting import prepare_kernels
 from recsys_dask.runtime.progress import Progress
 from recsys_dask.training.negatives import counts, draw
 from recsys_dask.training.rows import RowLoader, Rows, loaders, split, training_rows

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from recsys_dask import UsageError
-from recsys_dask.runtime.clusters import prepare_kernels
+from recsys_dask.runtime.connecting import prepare_kernels
 from recsys_dask.runtime.progress import Progress
 from recsys_dask.training.negatives import counts, draw, wanted
 from recsys_dask.training.rows import joined, training_rows
