@@ -195,6 +195,9 @@ def _commit(store: Store, made: Sequence[tuple[Step, str, dict[str, TableEntry],
     manifests.save(store.folder, manifest)
     scratch = [name for step, *_ in made if step.scratch for name in store.folder.names(step.scratch)]
     store.folder.remove(*(before - manifest.files()), *scratch)
+    if scratch:
+        store.folder.remove_empty_folders("scratch")
+    store.folder.remove_empty_folders("models")
 
 
 def input_news(store: Store, inputs: Sequence[InputFile]) -> str:

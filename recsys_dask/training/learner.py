@@ -51,9 +51,9 @@ def pick_device(name: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
-        raise UsageError(f"device {name!r}: give cpu or cuda")
+        raise UsageError(f"--device is {name!r}: give cpu or cuda")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r}: {torch.cuda.device_count()} CUDA devices are here; give cpu")
+        raise UsageError(f"--device is {name!r}: {torch.cuda.device_count()} CUDA devices are here; give cpu")
     return name
 
 
