@@ -212,8 +212,11 @@ def _info(function: Callable[..., Any], given: dict[str, Any], as_json: bool) ->
         click.echo(f"set aside: {path}")
     click.echo("\nstage                      seconds  peak MB  parameters")
     for key, stage in found["stages"].items():
-        shown = ", ".join(f"{name}={value}" for name, value in stage["params"].items() if name != "input")
+        given = {name: value for name, value in stage["params"].items() if name != "input" and value is not None}
+        shown = ", ".join(f"{name}={value}" for name, value in given.items())
         click.echo(f"{key.replace(':', ' '):25s} {stage['seconds']:8.2f} {stage['peak_bytes'] / 1e6:8,.0f}  {shown}")
+        for note in stage["notes"]:
+            click.echo(f"  {note}")
     click.echo("\ntable                             rows          bytes  files")
     for name, table in found["tables"].items():
         click.echo(f"{name:25s} {table['rows']:12,d} {table['bytes']:14,d} {table['files']:6d}")

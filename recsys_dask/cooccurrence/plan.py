@@ -22,8 +22,9 @@ BASE_BYTES = 40_000_000
 """A partition of `rows` being read, and what else does not grow with the pairs."""
 
 MOST_RANGES = 2_000
-RANGES_PER_THREAD = 4
-"""More ranges than threads: those of rare items have more distinct pairs than their work lets expect."""
+RANGES_PER_THREAD = 2
+PAIR_WORK = 4
+"""To write a pair takes about as long as to meet one so many times."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def make_plan(budget: Budget, n_threads: int, known: Diagonal, n_partitions: int
             int(most.sum()) * pair_bytes // MOST_RANGES + budget.spare_bytes,
             fewer,
         )
-    return Plan(groups, _bounds(most, known.emissions, room, n_ranges))
+    return Plan(groups, _bounds(most, known.emissions + PAIR_WORK * most, room, n_ranges))
 
 
 def estimate(
@@ -101,11 +102,11 @@ def task_bytes(plan: Plan, known: Diagonal, weighted: bool) -> int:
     return largest * bytes_per_pair(plan.groups, weighted) + rows_bytes(known, plan.groups) + BASE_BYTES
 
 
-def _bounds(most: NDArray[np.int64], emissions: NDArray[np.int64], room: int, n_ranges: int) -> tuple[int, ...]:
+def _bounds(most: NDArray[np.int64], works: NDArray[np.int64], room: int, n_ranges: int) -> tuple[int, ...]:
     """Ranges of about equal work, none with more pairs than `room`."""
-    fair = max(1, -(-int(emissions.sum()) // n_ranges))
+    fair = max(1, -(-int(works.sum()) // n_ranges))
     bounds, held, worked = [0], 0, 0
-    for item, (pairs_, work) in enumerate(zip(most.tolist(), emissions.tolist(), strict=True)):
+    for item, (pairs_, work) in enumerate(zip(most.tolist(), works.tolist(), strict=True)):
         if item > bounds[-1] and (held + pairs_ > room or worked + work / 2 > fair):
             bounds.append(item)
             held = worked = 0
