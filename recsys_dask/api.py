@@ -347,10 +347,9 @@ def _check_rows(options: params.Pairs) -> None:
 
 def _row_filter(store: Store) -> tuple[int, int]:
     """Which rows the row table holds: of the popular artists, of playlists longer than the pairs' own minimum."""
-    stages = store.manifest.stages
-    minimum = params.Pairs().min_tracks
-    article = stages.get("pairs:artist:article")
-    return store.entry("popular_artist").rows, article.params["min_tracks"] if article else minimum
+    from recsys_dask import steps
+
+    return store.entry("popular_artist").rows, steps.article_min_tracks(store, "artist")
 
 
 def _advance(

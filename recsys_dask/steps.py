@@ -166,6 +166,12 @@ def _similar_step(options: params.Similar, view: str, name: str) -> Step:
     )
 
 
+def article_min_tracks(store: Store, item: str) -> int:
+    """`num_tracks` that playlists of a store's `article` pairs exceed; the default where it has none."""
+    made = store.manifest.stages.get(f"pairs:{item}:article")
+    return int(made.params["min_tracks"]) if made else params.Pairs().min_tracks
+
+
 def train_step(options: params.Train, model: str, store: Store, min_tracks: int | None = None) -> Step:
     """A model's vectors. min_tracks: of the pairs that this run makes; None: of those that the store has."""
     view = view_of(options.preset)
@@ -173,10 +179,7 @@ def train_step(options: params.Train, model: str, store: Store, min_tracks: int 
     depends = {
         name: value for name, value in dataclasses.asdict(options).items() if name not in params.Train.NOT_OF_THE_RESULT
     }
-    if min_tracks is None:
-        made = store.manifest.stages.get(pairs_key)
-        min_tracks = made.params.get("min_tracks", params.Pairs().min_tracks) if made else params.Pairs().min_tracks
-    least = min_tracks
+    least = article_min_tracks(store, options.item) if min_tracks is None else min_tracks
 
     def run(cluster: Cluster, store: Store, token: str) -> Made:
         return train(cluster, store, options, model, least, token)

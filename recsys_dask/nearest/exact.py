@@ -7,12 +7,12 @@ first always. Equal scores go by `order`, the rank of each vector.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask.cores import split
 from recsys_dask.errors import InputError
 from recsys_dask.kernels import kernel
 
@@ -148,23 +148,12 @@ class Exact:
         m, own = len(asked), np.ascontiguousarray(own)
         out = np.empty((m, k), np.int32), np.empty((m, k)), np.zeros(m, np.int64)
         if k and m:
-            parts = [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(m), self.n_threads) if len(part)]
-            with ThreadPoolExecutor(self.n_threads) as pool:  # kernels run without the interpreter's lock
-                for done in [
-                    pool.submit(
-                        function,
-                        columns,
-                        asked[part],
-                        own[part],
-                        self.order,
-                        self._distance,
-                        *(array[part] for array in out),
-                        *(array[part] for array in by_row),
-                        *whole,
-                    )
-                    for part in parts
-                ]:
-                    done.result()
+
+            def work(part: slice) -> None:
+                rows = [array[part] for array in (*out, *by_row)]
+                function(columns, asked[part], own[part], self.order, self._distance, *rows, *whole)
+
+            split(work, m, min(self.n_threads, m))
         return out
 
 

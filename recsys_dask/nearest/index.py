@@ -18,7 +18,6 @@ import contextlib
 import fcntl
 import functools
 import importlib.metadata
-import os
 import shutil
 import threading
 import types
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask.cores import cores
 from recsys_dask.errors import UsageError
 from recsys_dask.kernels import VARIABLE, cache_folder
 from recsys_dask.nearest.exact import METRICS, Distinct, Exact, Neighbours, points
@@ -86,7 +86,7 @@ class Index:
             if value not in known:
                 raise UsageError(f"{name} {value!r} does not exist: one of {', '.join(known)}")
         self.metric, self.index, self.seed = metric, index, seed
-        self.n_threads = n_threads or len(os.sched_getaffinity(0))
+        self.n_threads = n_threads or cores()
         self.points = points(vectors, metric)
         self.order = np.arange(len(self.points)) if order is None else np.asarray(order, np.int64)
         self._exact = Exact(self.points, metric, self.order, self.n_threads)

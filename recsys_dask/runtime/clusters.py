@@ -58,9 +58,7 @@ class Cluster:
         try:
             with self.progress.step(title, len(places), unit) as advance:
                 for future in as_completed({future.key: future for future in futures}.values()):
-                    if future.status != "finished":
-                        raise _failure(title, future)
-                    result = future.result()
+                    result = _result(title, future)
                     for place in places[future.key]:
                         results[place] = result
                     advance(amount(result))
@@ -89,7 +87,7 @@ class Cluster:
         where: client or worker; None: a worker that offers the resource GPU where there is one, else the client.
         `tell` takes a line of news while the function is at work; on a worker they come as events.
         """
-        from distributed import futures_of
+        from distributed import futures_of, wait
 
         gpu = {"GPU": 1.0} if self.offers("GPU") else None
         if where == "client" or (where is None and gpu is None):
@@ -102,7 +100,8 @@ class Cluster:
         )
         try:
             with self.progress.step(title, 1) as advance:
-                (done,) = as_finished(title, [task])
+                wait(task)
+                done = _result(title, task)
                 advance(0)
             return done
         except BaseException:
@@ -141,15 +140,11 @@ def _told(topic: str, function: Callable[..., Any], results: list[Any], *argumen
     return function(results, *arguments, lambda line: worker.log_event(topic, line))
 
 
-def as_finished(title: str, futures: list[Any]) -> list[Any]:
-    """The results of some futures. Raises what the first failing one raised, as `compute` does."""
-    from distributed import wait
-
-    wait(futures)
-    for future in futures:
-        if future.status != "finished":
-            raise _failure(title, future)
-    return [future.result() for future in futures]
+def _result(title: str, future: Any) -> Any:
+    """The result of a future that is done. Raises what it raised, as a `ClusterError` unless it is one of ours."""
+    if future.status != "finished":
+        raise _failure(title, future)
+    return future.result()
 
 
 def tree(work: Sequence[Any], combine: Callable[[list[Any]], Any], name: str) -> Any:
@@ -209,6 +204,11 @@ def _failure(title: str, future: Any) -> Exception:
         lost = future.client.status != "running"
         why = "the connection to the scheduler broke off" if lost else f"the cluster gave the work up ({error})"
         return ClusterError(f"{title}: {why}; run again to go on from here")
+    return task_failed(title, error)
+
+
+def task_failed(title: str, error: BaseException) -> ClusterError:
+    """What a task raised that is no error of ours, as one."""
     failure = ClusterError(f"{title}: a task failed: {type(error).__name__}: {error}; --debug shows where")
     failure.__cause__ = error
     return failure

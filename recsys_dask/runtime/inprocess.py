@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from recsys_dask import kernels, params
-from recsys_dask.errors import ClusterError, RecsysDaskError
-from recsys_dask.runtime.clusters import Cluster, local_shape
+from recsys_dask.errors import RecsysDaskError
+from recsys_dask.runtime.clusters import Cluster, local_shape, task_failed
 from recsys_dask.runtime.progress import Progress
 
 
@@ -66,6 +66,4 @@ class InProcess(Cluster):
         except RecsysDaskError:
             raise
         except Exception as error:
-            raise ClusterError(
-                f"{title}: a task failed: {type(error).__name__}: {error}; --debug shows where"
-            ) from error
+            raise task_failed(title, error) from error

@@ -20,7 +20,7 @@ from recsys_dask.cooccurrence.view import Playlists, clean, joined
 from recsys_dask.errors import BudgetError, StoreError
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
-from recsys_dask.store.files import Folder
+from recsys_dask.store.files import Folder, checksum_of
 from recsys_dask.store.manifest import FileEntry, StageReport, TableEntry, fingerprint
 from recsys_dask.store.tables import Store
 
@@ -230,8 +230,8 @@ def _fit_playlists(parts: list[Playlists], job: Job, tell: Callable[[str], None]
         "factors": options.factors,
         "rate": options.rate,
         "decay": options.decay,
+        "size": options.batch,
     }
-    given |= {"size": options.batch}
     chosen = replace(base, **{name: value for name, value in given.items() if value is not None})
     held = int(len(playlists) * (VALID_SHARE if options.valid is None else options.valid))
     held = min(held, MOST_VALID) if options.valid is None else held
@@ -355,8 +355,6 @@ def _kept(
     of_playlists = ("p.", "u_weight", "u_bias", "embeds.0.")
     weights = {name: one for name, one in model.state_dict().items() if not name.startswith(of_playlists)}
     Keeper(folder, job.model, job.vocabulary, asdict(options)).save({"model": weights}, history)
-    from recsys_dask.store.files import checksum_of
-
     files = []
     for name in folder.names():
         size, checksum = checksum_of(folder, name)

@@ -62,12 +62,11 @@ def _add_positives(
         own = torch.empty_like(p)
         sum_rows(q.numpy(), starts.numpy(), items.numpy(), own.numpy())
         add_rows(by_q.numpy(), starts.numpy(), items.numpy(), (p * -scale).numpy())
-        count = torch.bincount(items, minlength=len(b))
     else:
         playlist = torch.repeat_interleave(torch.arange(len(p), device=p.device), starts.diff())
         own = torch.zeros_like(p).index_add_(0, playlist, q[items])
         by_q.index_add_(0, items, p[playlist], alpha=-scale)
-        count = torch.bincount(items, minlength=len(b))
+    count = torch.bincount(items, minlength=len(b))
     by_p.add_(own, alpha=-scale)
     by_b.add_(count, alpha=-scale)
     return (p * own).sum() + (count * b).sum()
