@@ -350,3 +350,90 @@ def nearest(vectors, queries, k, metric, rank):
         scored = [(i, similarity(query, vector, metric)) for i, vector in enumerate(vectors) if i != own]
         lists.append(sorted(scored, key=lambda pair: (-pair[1], rank[pair[0]]))[:k])
     return lists
+
+
+# --- metrics: of one playlist, a list of items, best first, and the set of those that it hides
+
+
+def top_k(scores, seen, k, allowed=None):
+    """The k best places of a list of scores, without those in the set `seen`; equal scores by place."""
+    ranked = [
+        (-score, place)
+        for place, score in enumerate(scores)
+        if place not in seen and (allowed is None or allowed[place]) and score == score and score != -math.inf
+    ]
+    return [place for _, place in sorted(ranked)[:k]]
+
+
+def r_precision(ranked, hidden, artist_of=None):
+    """NaN without hidden ones; a quarter for an artist that is right where none of its tracks is."""
+    if not hidden:
+        return math.nan
+    read = set(ranked[: len(hidden)])
+    found = read & hidden
+    if artist_of is None:
+        return len(found) / len(hidden)
+    nearly = {artist_of[one] for one in read - found} & {artist_of[one] for one in hidden}
+    nearly -= {artist_of[one] for one in found}
+    return (len(found) + len(nearly) / 4) / len(hidden)
+
+
+def ndcg(ranked, hidden, k):
+    if not hidden:
+        return math.nan
+    gain = sum(1 / math.log2(rank + 1) for rank, one in enumerate(ranked[:k], start=1) if one in hidden)
+    return gain / sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(hidden)) + 1))
+
+
+def recall(ranked, hidden, k):
+    return len(hidden.intersection(ranked[:k])) / len(hidden) if hidden else math.nan
+
+
+def precision(ranked, hidden, k):
+    return len(hidden.intersection(ranked[:k])) / k if hidden else math.nan
+
+
+def average_precision(ranked, hidden, k):
+    if not hidden:
+        return math.nan
+    ranks_of_hits = [rank for rank, one in enumerate(ranked[:k], start=1) if one in hidden]
+    return sum(precision(ranked, hidden, rank) for rank in ranks_of_hits) / min(k, len(hidden))
+
+
+def reciprocal_rank(ranked, hidden, k):
+    if not hidden:
+        return math.nan
+    return next((1 / rank for rank, one in enumerate(ranked[:k], start=1) if one in hidden), 0.0)
+
+
+def clicks(ranked, hidden, k=500):
+    """How often ten more are asked for."""
+    if not hidden:
+        return math.nan
+    pages = [ranked[:k][start : start + 10] for start in range(0, k, 10)]
+    return next((n for n, page in enumerate(pages) if hidden.intersection(page)), len(pages) + 1)
+
+
+def popularity(ranked, n_playlists, total, k):
+    shares = [n_playlists[one] / total for one in ranked[:k]]
+    return sum(shares) / len(shares) if shares else math.nan
+
+
+def novelty(ranked, n_playlists, total, k):
+    bits = [math.log2(total / n_playlists[one]) if n_playlists[one] else math.log2(total + 1) for one in ranked[:k]]
+    return sum(bits) / len(bits) if bits else math.nan
+
+
+def diversity(ranked, vectors, k):
+    """1 - the mean cosine of the pairs."""
+    cosines = [similarity(vectors[one], vectors[other], "cosine") for one, other in combinations(ranked[:k], 2)]
+    return 1 - sum(cosines) / len(cosines) if cosines else math.nan
+
+
+def coverage(lists, n_items, k):
+    return len({one for ranked in lists for one in ranked[:k]}) / n_items
+
+
+def bootstrap_means(values, samples, rng):
+    """Means of as many values, drawn with replacement; `rng` is a random.Random."""
+    return [math.fsum(rng.choices(values, k=len(values))) / len(values) for _ in range(samples)]
