@@ -13,6 +13,8 @@ import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
+from sklearn import metrics
 
 from recsys_dask import UsageError
 from recsys_dask.metrics import METRICS, Catalogue, Ranked, bootstrap, judge, paired, ranking, top_k
@@ -263,7 +265,7 @@ def test_ties_at_the_border_of_k(monkeypatch: pytest.MonkeyPatch, levels: int, k
     """As a full stable sort has it, also in blocks of rows that do not divide n."""
     rng = np.random.default_rng(levels)
     scores = (rng.integers(-levels, levels + 1, (50, 300)) / 7).astype(np.float32)
-    seen = [rng.choice(300, 20, replace=False).tolist() for _ in scores]
+    seen = [rng.choice(300, rng.integers(40), replace=False).tolist() for _ in scores]
     masked = scores.copy()
     for row, own in zip(masked, seen, strict=True):
         row[own] = -np.inf
@@ -273,6 +275,16 @@ def test_ties_at_the_border_of_k(monkeypatch: pytest.MonkeyPatch, levels: int, k
         monkeypatch.setattr(base_module, "BLOCK", block)
         np.testing.assert_array_equal(top_k(scores, *rows(seen), k), order)
     np.testing.assert_array_equal(top_k(np.asfortranarray(scores), *rows(seen), k), order)
+
+
+def test_top_k_of_many_items() -> None:
+    """So many that a partition sorts no more of them than it must."""
+    rng = np.random.default_rng(0)
+    for scores in (rng.standard_normal((12, 30_000)), rng.poisson(0.01, (12, 30_000))):
+        scores = scores.astype(np.float32)
+        for k in (2, 50, 700):
+            expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            np.testing.assert_array_equal(top_k(scores, *rows([[]] * 12), k), expected)
 
 
 # -------------------------------------------------------------------------------------------------------------- ranking
@@ -364,7 +376,6 @@ def test_the_registered_depths_against_the_slow_version() -> None:
 
 
 def test_ranking_against_scikit_learn() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
     scores, hidden = long_lists(seed=4)
     n, n_items = scores.shape
     truth = np.zeros((n, n_items), int)
@@ -488,7 +499,6 @@ def test_the_bootstrap_covers_the_mean_as_often_as_it_says() -> None:
 
 
 def test_the_bootstrap_against_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
     for n, level in ((40, 0.9), (400, 0.95)):
         values = skewed(n, seed=n)
         theirs = stats.bootstrap(
@@ -543,6 +553,8 @@ def test_nans_are_left_out() -> None:
     np.testing.assert_allclose(got.mean, [values.mean(), 31, np.nan])
     assert got.low[0] < got.mean[0] < got.high[0]
     assert np.isnan(got.low[2]) and np.isnan(got.high[2])
+    half = np.concatenate([values, np.full(60, np.nan)])
+    got = bootstrap(np.stack([half, np.ones(120)], axis=1))
     width, alone = got.high[0] - got.low[0], bootstrap(values)
     assert width == pytest.approx(alone.high - alone.low, rel=0.2)
 
