@@ -14,6 +14,7 @@ _PUBLIC = {
     "counts": "api",
     "pairs": "api",
     "train": "api",
+    "fit": "api",
     "neighbours": "api",
     "embedding": "api",
     "export": "api",

@@ -92,6 +92,7 @@ def sample(
     params.Models,
     params.Train,
     params.Neighbours,
+    params.Fit,
     params.Export,
     params.Redo,
     params.Cluster,
@@ -104,7 +105,7 @@ def run(
     progress: Progress | None = None,
     **parameters: Any,
 ) -> list[Outcome]:
-    """Everything: ingest, counts, pairs, similarities, models, their neighbours and the export into `store`/export.
+    """Everything: ingest, counts, pairs, similarities, models, their neighbours, a recommender, and `store`/export.
 
     Finished steps are skipped, an interrupted run goes on where it stopped, a changed parameter or input redoes what
     depends on it. Returns what became of each step. Raises `InputError`, `StoreError`, `ClusterError`, `BudgetError`,
@@ -116,14 +117,15 @@ def run(
 
     options = COMMANDS["run"].options
     made = params.make(*options, values=parameters)
-    ingest_, counts_, pairs_, similar_, which, train_, neighbours_, export_, redo, cluster = made
+    ingest_, counts_, pairs_, similar_, which, train_, neighbours_, fit_, export_, redo, cluster = made
     _check_rows(pairs_)
     models = {"all": params.MODELS, "none": ()}.get(which.models, (which.models,))
+    recommender = _recommender(which.recommender, models, train_, pairs_)
     inputs = find(source, ingest_.files)
 
     def wanted(opened: Store) -> list[Step]:
         append = dataclasses.replace(ingest_, append=ingest_.append and not redo.rebuild)
-        chosen = (counts_, pairs_, similar_, models, train_, neighbours_, export_)
+        chosen = (counts_, pairs_, similar_, models, train_, neighbours_, fit_, recommender, export_)
         return steps.steps_for(inputs, opened, append, *chosen)
 
     return _advance(store, wanted, redo, cluster, client, progress, new=True, inputs=inputs)
@@ -240,6 +242,20 @@ def neighbours(
     return _advance(store, lambda opened: steps.trained(opened, options), redo, cluster, client, progress)
 
 
+@command(params.Fit, params.Redo, params.Cluster)
+def fit(
+    store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
+) -> list[Outcome]:
+    """Fit a recommender: `recommender_<item>_<method>`; of `linear` also its similar items, `similar_<item>_linear`.
+
+    Raises `BudgetError` where it does not fit the memory, and what `run` raises.
+    """
+    from recsys_dask import steps
+
+    options, redo, cluster = params.make(*COMMANDS["fit"].options, values=parameters)
+    return _advance(store, lambda opened: steps.fit_steps(options, options.method), redo, cluster, client, progress)
+
+
 @command(params.Vectors)
 def embedding(
     store: Place, queries: str | Sequence[str], *, progress: Progress | None = None, **parameters: Any
@@ -336,6 +352,20 @@ def _opened(store: Place) -> Store:
     from recsys_dask.store.tables import Store
 
     return Store.open(os.fspath(store))
+
+
+def _recommender(asked: str | None, models: Sequence[str], train: params.Train, pairs: params.Pairs) -> str | None:
+    """The recommender that a run fits. Raises `UsageError` for one that the run does not make what it needs for."""
+    missing = (
+        "--models leaves out mlp" if "mlp" not in models
+        else "--preset article trains no mlp of whole playlists" if train.preset == "article"
+        else "--view article makes no pairs of all playlists" if pairs.view == "article" else ""
+    )  # fmt: skip
+    if asked == "blend" and missing:
+        raise UsageError(f"--recommender blend: {missing}; leave that out, or give --recommender linear")
+    if asked is None:
+        return None if missing else "blend"
+    return None if asked == "none" else asked
 
 
 def _check_rows(options: params.Pairs) -> None:

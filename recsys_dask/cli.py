@@ -155,6 +155,11 @@ def _neighbours(function: Callable[..., Any], given: dict[str, Any]) -> None:
     _advanced(function, given)
 
 
+@_command("fit", [STORE])
+def _fit(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    _advanced(function, given)
+
+
 @_command("embedding", [STORE, click.Argument(["queries"], metavar="ARTIST...", nargs=-1, required=True)], [JSON])
 def _embedding(function: Callable[..., Any], given: dict[str, Any], as_json: bool) -> None:
     queries = given.pop("queries")

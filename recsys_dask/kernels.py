@@ -36,6 +36,7 @@ MODULES = (
     "recsys_dask.training.negatives",
     "recsys_dask.training.row_adam",
     "recsys_dask.training.dot",
+    "recsys_dask.models.gram",
     "recsys_dask.models.solving",
     "recsys_dask.sums",
     "recsys_dask.training.playlists",

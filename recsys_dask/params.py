@@ -27,9 +27,18 @@ MODELS = ("mf", "mlp")
 PRESETS = ("default", "fast", "article")
 
 
+FITTED = ("ease", "linear", "als", "blend")
+"""Recommenders that `fit` makes."""
+
+
 def methods() -> tuple[str, ...]:
-    """Whatever has a table of similar items: the measures and the models."""
-    return (*measures(), *MODELS)
+    """Whatever has a table of similar items: the measures, the models and `linear`."""
+    return (*measures(), *MODELS, "linear")
+
+
+def recommenders() -> tuple[str, ...]:
+    """Whatever recommends."""
+    return ("popularity", *measures(), *FITTED[:-1], *MODELS, "blend")
 
 
 def choices(rule: tuple[str, ...] | Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
@@ -177,6 +186,44 @@ class Models:
     """`run`: how far it goes."""
 
     models: str = parameter("all", "Which models to train: all, none or one.", choices=("all", "none", *MODELS))
+    recommender: str | None = parameter(
+        None, "Which recommender to fit, or none (default: blend, if mlp is trained).", choices=("none", *FITTED)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """`fit`: recommenders in closed form, and the blend of them and mlp."""
+
+    item: str = parameter("artist", "What is recommended.", choices=ITEMS)
+    method: str = parameter("blend", "Which one; a blend's parts come before it.", choices=FITTED)
+    best: int = parameter(20, "How many similar items to keep an item.", low=1, high=1_000)
+    seed: int = parameter(0, "The same seed gives the same recommendations on the CPU.", low=0)
+    device: str | None = parameter(None, "cpu or cuda (default: cuda where there is one).")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommend:
+    """`recommend`: what is asked."""
+
+    method: str = parameter("blend", "Which recommender.", choices=recommenders)
+    item: str = parameter("artist", "What is recommended.", choices=ITEMS)
+    k: int = parameter(100, "How many items to recommend.", low=1, high=10_000)
+    only: str | None = parameter(None, "A file of ids, one a line: nothing else is recommended.")
+    exclude: str | None = parameter(None, "A file of ids, one a line: these are not recommended.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """`evaluate`: held-out quality."""
+
+    item: str = parameter("artist", "What is recommended.", choices=ITEMS)
+    methods: str = parameter("all", "all, or some with commas between them.")
+    hidden: str = parameter(
+        "fifth",
+        "What a test playlist hides: fifth, a random fifth of its distinct items; first:K or random:K, all but K.",
+    )
+    level: float = parameter(0.95, "Of the intervals.", low=0.5, high=0.999)
 
 
 @dataclasses.dataclass(frozen=True)

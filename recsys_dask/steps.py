@@ -1,8 +1,7 @@
 """Which steps there are, what each depends on, and their order.
 
-ingest -> counts -> pairs (article, full) -> similar (a measure each) -> train, neighbours (a model each) -> export
-
-The default recommender comes before `export`: one more `Step` in `steps_for`.
+ingest -> counts -> pairs (article, full) -> similar (a measure each) -> train, neighbours (a model each)
+-> fit (a recommender each) -> export
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from recsys_dask.pipeline import EXPORT_FOLDER, Made, Step
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.stages.counts import counts
 from recsys_dask.stages.export import export
+from recsys_dask.stages.fit import fit
 from recsys_dask.stages.ingest import decoded_before, ingest
 from recsys_dask.stages.neighbours import neighbours
 from recsys_dask.stages.pairs import Earlier, pairs
@@ -223,6 +223,24 @@ def trained(store: Store, options: params.Neighbours) -> list[Step]:
     return [neighbours_step(options, model, preset) for model, preset in presets.items()]
 
 
+def fit_steps(options: params.Fit, method: str) -> list[Step]:
+    """A recommender, a blend after its `linear`."""
+    return [_fit_step(options, one) for one in (("linear", "blend") if method == "blend" else (method,))]
+
+
+def _fit_step(options: params.Fit, method: str) -> Step:
+    key, item = f"fit:{options.item}:{method}", options.item
+
+    def run(cluster: Cluster, store: Store, token: str) -> Made:
+        return fit(cluster, store, options, method, token)
+
+    needs = ["ingest", f"pairs:{item}:full"]
+    if method == "blend":
+        needs += [f"fit:{item}:linear", f"train:{item}:mlp"]
+    depends: dict[str, Any] = {"seed": options.seed} | ({"best": options.best} if method == "linear" else {})
+    return Step(key, depends, tuple(needs), _alone(key, run))
+
+
 def export_step(options: params.Export, row_filter: tuple[int, int], needs: Sequence[Step]) -> Step:
     """The files that `run` leaves in the store's own export folder."""
     key = f"export:{options.item}"
@@ -247,14 +265,18 @@ def steps_for(
     models: Sequence[str],
     train_options: params.Train,
     neighbours_options: params.Neighbours,
+    fit_options: params.Fit,
+    recommender: str | None,
     export_options: params.Export,
 ) -> list[Step]:
-    """The whole run; `models` are trained."""
+    """The whole run; `models` are trained; recommender: which one is fitted, None for none."""
     made = pairs_steps(pairs_options, similar_options)
     if pairs_options.view in (None, view_of(train_options.preset)):
         for model in models:
             made.append(train_step(train_options, model, store, pairs_options.min_tracks))
             made.append(neighbours_step(neighbours_options, model, train_options.preset))
+    if recommender:
+        made += fit_steps(fit_options, recommender)
     return [
         ingest_step(inputs, ingest_options, store),
         counts_step(counts_options),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,3 +140,32 @@ def tfidf(c: Counts) -> Array:
 def from_fixed(weight: NDArray[np.int64]) -> Array:
     """A stored weight as the number it stands for."""
     return weight / float(1 << WEIGHT_BITS)
+
+
+def counts_of(
+    pair: dict[str, NDArray[Any]],
+    of_item: dict[str, NDArray[Any]],
+    a: NDArray[np.int32],
+    b: NDArray[np.int32],
+    playlists: int,
+) -> Counts:
+    """Some pairs of a view as measures take them.
+
+    pair: columns of the pairs' table; of_item: of the items' table, row = place; a, b: places of the pairs' items
+    """
+    n, total = of_item["n_playlists"].astype(float), of_item["pair_total"].astype(float)
+    none = np.zeros(0)
+    weighted = "idf_weight" in pair
+    idf = from_fixed(of_item["idf_weight"]) if weighted else none
+    return Counts(
+        pair=pair["n_playlists"].astype(float),
+        a=n[a],
+        b=n[b],
+        total_a=total[a],
+        total_b=total[b],
+        idf=from_fixed(pair["idf_weight"]) if weighted else none,
+        idf_a=idf[a] if weighted else none,
+        idf_b=idf[b] if weighted else none,
+        mean=float(of_item["n_playlists"].sum()) / len(n),
+        playlists=playlists,
+    )

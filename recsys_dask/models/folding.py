@@ -50,10 +50,11 @@ def solved(q: Floats, base: Floats, mean: Floats, starts: Ints, items: Items) ->
     """
     q = np.ascontiguousarray(q)
     right = row_sums(q, starts, items) - mean
-    out = np.empty_like(right)
+    out, none = np.empty_like(right), np.zeros(len(right), np.float32)
 
     def work(part: slice) -> None:
-        solve(q, starts[part.start : part.stop + 1], items, np.float32(FIRST_OWN), base, right[part], out[part])
+        own = starts[part.start : part.stop + 1]
+        solve(q, own, items, np.float32(FIRST_OWN), base, none[part], right[part], out[part])
 
     split(work, len(out), max(min(cores(), len(out) // 32), 1))
     return out

@@ -8,14 +8,14 @@ from recsys_dask.kernels import float_kernel
 
 
 @float_kernel
-def solve(q, starts, items, weight, base, right, out):  # type: ignore[no-untyped-def]
-    """For each list J: `out[u] = (base + weight·Σ_{j in J} q_j·q_jᵀ)⁻¹ right[u]`, to 10⁻⁵ of |right[u]|.
+def solve(q, starts, items, weight, base, ridge, right, out):  # type: ignore[no-untyped-def]
+    """For each list J: `out[u] = (base + ridge[u]·I + weight·Σ_{j in J} q_j·q_jᵀ)⁻¹ right[u]`, to 10⁻⁵ of |right[u]|.
 
     A step costs 2·(|J| + k)·k operations; the matrix alone would cost |J|·k², as much as some 15 steps, and fewer are
     taken (Hestenes and Stiefel 1952; Takács, Pilászy and Tikk 2011 for such systems).
 
     q (N, k) float32; starts, items as in `sums.sum_rows`; weight float32; base (k, k) float32, symmetric and positive
-    definite; right, out (n, k) float32
+    definite; ridge (n,) float32; right, out (n, k) float32
     """
     k = q.shape[1]
     zero = np.float32(0)
@@ -32,7 +32,7 @@ def solve(q, starts, items, weight, base, right, out):  # type: ignore[no-untype
             if not size > enough:
                 break
             for f in range(k):
-                total = zero
+                total = ridge[u] * way[f]
                 for g in range(k):
                     total += base[f, g] * way[g]
                 turn[f] = total
@@ -60,4 +60,4 @@ def solve(q, starts, items, weight, base, right, out):  # type: ignore[no-untype
 def warm() -> None:
     """Compile the kernels of this module."""
     one = np.ones((1, 1), np.float32)
-    solve(one, np.array([0, 1]), np.zeros(1, np.int32), np.float32(1), one, one, one.copy())
+    solve(one, np.array([0, 1]), np.zeros(1, np.int32), np.float32(1), one, one[0], one, one.copy())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from recsys_dask import params
 from recsys_dask.arrow import float64, int32, values
 from recsys_dask.cooccurrence.best import BYTES_PER_PLACE, Best, empty, merge, offer
-from recsys_dask.cooccurrence.measures import MEASURES, Counts, Measure, from_fixed
+from recsys_dask.cooccurrence.measures import MEASURES, Counts, Measure, counts_of
 from recsys_dask.formats.vocabulary import rank_ids
 from recsys_dask.runtime.budget import SPLIT_EVERY
 from recsys_dask.runtime.clusters import Cluster, tree
@@ -114,7 +114,7 @@ def best_of_files(
     for batch in tables.batches(folder, paths, BLOCK_PAIRS):
         pair = {name: values(column) for name, column in _columns(batch).items()}
         place1, place2 = place[pair["item1"]], place[pair["item2"]]
-        seen = _counts(pair, of_item, place1, place2, playlists)
+        seen = counts_of(pair, of_item, place1, place2, playlists)
         for name in names:
             _offer_both(best[name], MEASURES[name], seen, place1, place2, by_id, over)
     return best, by_id
@@ -122,31 +122,6 @@ def best_of_files(
 
 def _columns(table: Any) -> dict[str, Any]:
     return dict(zip(table.schema.names, table.columns, strict=True))
-
-
-def _counts(
-    pair: dict[str, NDArray[Any]],
-    of_item: dict[str, NDArray[Any]],
-    a: NDArray[np.int32],
-    b: NDArray[np.int32],
-    playlists: int,
-) -> Counts:
-    n, total = of_item["n_playlists"].astype(float), of_item["pair_total"].astype(float)
-    none = np.zeros(0)
-    weighted = "idf_weight" in pair
-    idf = from_fixed(of_item["idf_weight"]) if weighted else none
-    return Counts(
-        pair=pair["n_playlists"].astype(float),
-        a=n[a],
-        b=n[b],
-        total_a=total[a],
-        total_b=total[b],
-        idf=from_fixed(pair["idf_weight"]) if weighted else none,
-        idf_a=idf[a] if weighted else none,
-        idf_b=idf[b] if weighted else none,
-        mean=float(of_item["n_playlists"].sum()) / len(n),
-        playlists=playlists,
-    )
 
 
 def _offer_both(

@@ -10,7 +10,7 @@ import msgspec
 
 import recsys_dask
 from recsys_dask.errors import StoreError
-from recsys_dask.params import MODELS
+from recsys_dask.params import FITTED, MODELS
 from recsys_dask.schemas import STORE_FORMAT
 from recsys_dask.store.files import Checked, Folder, reason
 
@@ -149,6 +149,8 @@ def stage_for(table: str) -> str:
         return "counts"
     if family in ("embeddings", "model"):
         return f"train:{item}:{which}"
+    if family == "recommender" or (family == "similar" and which in FITTED):
+        return f"fit:{item}:{which}"
     if family == "similar" and which in MODELS:
         return f"neighbours:{item}:{which}"
     return f"{'pairs' if family == 'pair' else family}:{item}:{which}" if which else "ingest"
@@ -163,6 +165,8 @@ def command_for(key: str, url: str) -> str:
         return f"recsys-dask {'run' if stage == 'export' else stage} INPUT {url}{of_item}"
     if stage == "similar":
         return f"recsys-dask pairs {url}{of_item} --measure {which}"
+    if stage == "fit":
+        return f"recsys-dask fit {url}{of_item} --method {which}"
     if stage in ("train", "neighbours"):
         return f"recsys-dask {stage} {url}{of_item} --model {which}"
     return f"recsys-dask {stage} {url}{of_item}" + (f" --view {which}" if which else "")
