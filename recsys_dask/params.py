@@ -86,6 +86,15 @@ class Counts:
 
 
 @dataclasses.dataclass(frozen=True)
+class NearDuplicates:
+    """`near_duplicates`: playlists that nearly repeat an earlier one."""
+
+    near_limit: float = parameter(
+        0.5, "A near-duplicate's artists have a Jaccard above this with an earlier playlist's.", low=0.0, high=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Pairs:
     """`pairs`: the two views."""
 

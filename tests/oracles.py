@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 from collections import Counter, defaultdict
+from fractions import Fraction
 from itertools import combinations, groupby
 
 UNIT = 2**30
@@ -350,3 +351,25 @@ def nearest(vectors, queries, k, metric, rank):
         scored = [(i, similarity(query, vector, metric)) for i, vector in enumerate(vectors) if i != own]
         lists.append(sorted(scored, key=lambda pair: (-pair[1], rank[pair[0]]))[:k])
     return lists
+
+
+# --- hold-out
+
+
+def near_duplicates(sets, limit):
+    """[(place of the first earlier kept set with Jaccard above `limit`, Jaccard)], (-1, 0.0) for a kept one.
+
+    limit: to nine decimals, as it is written
+    """
+    limit = Fraction(str(round(limit, 9)))
+    kept, found = [], []
+    for place, one in enumerate(sets):
+        for other in kept:
+            jaccard = Fraction(len(one & sets[other]), len(one | sets[other]) or 1)
+            if jaccard > limit:
+                found.append((other, float(jaccard)))
+                break
+        else:
+            kept.append(place)
+            found.append((-1, 0.0))
+    return found
