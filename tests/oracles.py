@@ -373,3 +373,14 @@ def near_duplicates(sets, limit):
             kept.append(place)
             found.append((-1, 0.0))
     return found
+
+
+def tally(playlists):
+    """[(code, mentions, playlists, lowest pid, artist of the first entry there)] of {pid: [(code, artist)]}."""
+    mentions, holders, first = Counter(), defaultdict(set), {}
+    for pid in sorted(playlists):
+        for code, artist in playlists[pid]:
+            mentions[code] += 1
+            holders[code].add(pid)
+            first.setdefault(code, (pid, artist))
+    return [(code, mentions[code], len(holders[code]), *first[code]) for code in sorted(mentions)]
