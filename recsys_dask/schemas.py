@@ -127,7 +127,7 @@ NEAR_DUPLICATES = _table(
 def of(name: str) -> Table:
     """The schema of a table by its name, such as `rows` or `pairs_artist_full`. Raises `KeyError`."""
     plain = {"playlists": PLAYLISTS, "rows": ROWS, "artists": ARTISTS, "tracks": TRACKS}
-    plain |= {"near_duplicates": NEAR_DUPLICATES}
+    plain |= {"near_duplicates": NEAR_DUPLICATES, "test_playlists": PLAYLISTS, "test_rows": ROWS}
     if name in plain:
         return plain[name]
     family, _, rest = name.rpartition("_artist") if "_artist" in name else name.rpartition("_track")

@@ -21,6 +21,7 @@ from recsys_dask.pipeline import EXPORT_FOLDER, Made, Step
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.stages.counts import counts
 from recsys_dask.stages.export import export
+from recsys_dask.stages.holdout import holdout, near_duplicates_of
 from recsys_dask.stages.ingest import decoded_before, ingest
 from recsys_dask.stages.near_duplicates import near_duplicates
 from recsys_dask.stages.neighbours import neighbours
@@ -118,6 +119,23 @@ def near_duplicates_step(options: params.NearDuplicates) -> Step:
         return near_duplicates(cluster, store, options, token)
 
     return Step(key, dataclasses.asdict(options), ("ingest",), _alone(key, run))
+
+
+def holdout_step(parent: Store, options: params.Split) -> Step:
+    """The training and test playlists of a store, as the `ingest` of a child store: it then goes through the other
+    steps as any store does. Done again where the parent's playlists, or its near-duplicates, are others.
+
+    Raises `StoreError` where the parent lacks what it is made from.
+    """
+    parent.entry("rows")
+    keys = ["ingest"] if options.keep_near_duplicates else ["ingest", near_duplicates_of(parent)]
+    made_from = [parent.manifest.stages[key].fingerprint for key in keys]
+
+    def run(cluster: Cluster, store: Store, token: str) -> Made:
+        return holdout(cluster, parent, store.folder, options, token)
+
+    settings = dataclasses.asdict(options) | {"input": fingerprint(made_from)}
+    return Step("ingest", settings, (), _alone("ingest", run), scratch=SCRATCH)
 
 
 def pairs_steps(options: params.Pairs, similarity: params.Similar) -> list[Step]:
