@@ -3,7 +3,9 @@
 Two sets of Jaccard above t share an item among the first |x| − ⌊t·|x|⌋ of each in one global order (rare items first):
 only these prefixes are indexed and looked up. Chaudhuri, Ganti, Kaushik, "A primitive operator for similarity joins in
 data cleaning", ICDE 2006; with the filters by length and by position of Xiao, Wang, Lin, Yu, "Efficient similarity
-joins for near duplicate detection" (PPJoin), WWW 2008.
+joins for near duplicate detection" (PPJoin), WWW 2008; and bitmaps that bound the overlap before lists are merged, of
+Sandes, Teodoro, Melo, "Bitmap filter: speeding up exact set similarity joins with bitwise operations", Information
+Systems 2020.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from recsys_dask.kernels import kernel
 
 STEPS = 10**9
 """A limit is taken to nine decimals."""
+
+WORDS = 4
+"""Of a list's signature, 64 bits each."""
 
 
 class NearDuplicates(NamedTuple):
@@ -110,6 +115,30 @@ def _from(length, low, high, least):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _signatures(starts, items):  # type: ignore[no-untyped-def]
+    """64·WORDS bits a list, (n, WORDS) uint64, of which each of its items sets one."""
+    out = np.zeros((len(starts) - 1, WORDS), np.uint64)
+    for u in range(len(out)):
+        for at in range(starts[u], starts[u + 1]):
+            h = np.uint64(items[at]) * np.uint64(0x9E3779B97F4A7C15)
+            out[u, (h >> np.uint64(32)) % np.uint64(WORDS)] |= np.uint64(1) << (h >> np.uint64(58))
+    return out
+
+
+@kernel
+def _differing(sign, x, y):  # type: ignore[no-untyped-def]
+    """Bits in which two signatures differ: at least so many items are in one list alone."""
+    total = 0
+    for word in range(WORDS):
+        bits = sign[x, word] ^ sign[y, word]  # counted as in Warren, "Hacker's Delight", 2nd ed. 2012, section 5-1
+        bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
+        bits = (bits & np.uint64(0x3333333333333333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333333333333333))
+        bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+        total += np.int64((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))
+    return total
+
+
+@kernel
 def _join(starts, items, prefix, first, length, slot, p, q, of, overlap):  # type: ignore[no-untyped-def]
     """The join, list by list. Only kept lists are entered, so a group's postings are in order and it is filled as far
     as `filled` says."""
@@ -117,6 +146,7 @@ def _join(starts, items, prefix, first, length, slot, p, q, of, overlap):  # typ
     posting = np.empty(slot[-1], np.int32)
     place = np.empty(slot[-1], np.int32)
     met = np.full(len(of), -1, np.int32)
+    sign = _signatures(starts, items)
     for x in range(len(of)):
         n_x = starts[x + 1] - starts[x]
         best, best_overlap = len(of), 0
@@ -141,7 +171,7 @@ def _join(starts, items, prefix, first, length, slot, p, q, of, overlap):  # typ
                     # passes the filters, and all that both hold lies behind.
                     met[y] = x
                     j = place[at]
-                    if n_y - j < least:
+                    if n_y - j < least or n_x + n_y - _differing(sign, x, y) < 2 * least:
                         continue
                     common = _common(items, starts[x] + i, starts[x + 1], starts[y] + j, starts[y + 1], least)
                     if common >= least:
