@@ -96,18 +96,18 @@ def check(child: Store, parent: Store, data: Data, folder: Path, names: bool = T
             assert known[now[item]] == id_ if now[item] >= 0 else id_ not in known
 
 
-@pytest.mark.parametrize("n_files, rows, range_", [(1, 1 << 19, 1 << 18), (3, 3_000, 700), (9, 400, 100)])
+@pytest.mark.parametrize("n_files, rows, vocabulary_rows", [(1, 1 << 19, 1 << 18), (3, 3_000, 700), (9, 400, 100)])
 def test_as_an_ingest_of_the_training_playlists(
     n_files: int,
     rows: int,
-    range_: int,
+    vocabulary_rows: int,
     data: Data,
     cluster: Cluster,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ingest, "PARTITION_ROWS", rows)
-    monkeypatch.setattr(ingest, "VOCABULARY_ROWS", range_)
+    monkeypatch.setattr(ingest, "VOCABULARY_ROWS", vocabulary_rows)
     parent = parent_of(tmp_path, data, n_files, cluster.client)
     child = child_of(parent, tmp_path / "child", cluster, most_test=30)
     near = set(pids(parent, "near_duplicates"))

@@ -156,7 +156,7 @@ def wanted(data: Data, limit: float = 0.5) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("n_files, rows", [(1, 1 << 19), (3, 2_000), (20, 1)])
+@pytest.mark.parametrize("n_files, rows", [(1, 1 << 19), (3, 2_000), (20, 400)])
 def test_the_table_depends_on_no_partitioning(
     n_files: int, rows: int, data: Data, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,8 @@ def near_duplicates(
     both = list(zip(store.entry("playlists").files, store.entry("rows").files, strict=True))
     reading = READ_BYTES_PER_ROW * max((rows.rows for _, rows in both), default=0) + BASE_BYTES
     projected = cluster.budget.check("near duplicates", reading, "")
-    _fits(store.entry("rows").rows)
+    joining = JOIN_BYTES_PER_ROW * store.entry("rows").rows
+    _fits(joining)
     with cluster.measured() as so_far:
         parts = [
             delayed(artists_of)(store.folder, lists.path, rows.path, dask_key_name=f"artists-{number}-{token}")
@@ -58,7 +59,7 @@ def near_duplicates(
         entry = tables.write_part(store.folder, NAME, token, 0, table, compression="zstd")
         seconds, peak = so_far()
     facts = {"playlists": n, "near_duplicates": entry.rows}
-    report = StageReport(entry.rows, entry.bytes, 1, seconds, peak, projected, facts)
+    report = StageReport(entry.rows, entry.bytes, 1, seconds, peak, projected + joining, facts)
     return {NAME: TableEntry([entry])}, report
 
 
@@ -84,10 +85,10 @@ def joined_by_pid(
     return pid[near], pid[found.of[near]], found.jaccard[near], len(pid)
 
 
-def _fits(rows: int) -> None:
+def _fits(needed: int) -> None:
     import psutil
 
-    needed, free = JOIN_BYTES_PER_ROW * rows, psutil.virtual_memory().available
+    free = psutil.virtual_memory().available
     if needed > free:
         raise BudgetError(
             f"near duplicates: the artists of all playlists need {needed / 1e6:,.0f} MB in one process, and "
