@@ -128,7 +128,7 @@ def _signatures(starts, items):  # type: ignore[no-untyped-def]
 @kernel
 def _differing(sign, x, y):  # type: ignore[no-untyped-def]
     """Bits in which two signatures differ: at least so many items are in one list alone."""
-    total = 0
+    total = np.int64(0)
     for word in range(WORDS):
         bits = sign[x, word] ^ sign[y, word]  # counted as in Warren, "Hacker's Delight", 2nd ed. 2012, section 5-1
         bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
