@@ -12,6 +12,7 @@ _PUBLIC = {
     "plan": "api",
     "ingest": "api",
     "counts": "api",
+    "near_duplicates": "api",
     "pairs": "api",
     "train": "api",
     "fit": "api",

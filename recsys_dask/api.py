@@ -87,6 +87,7 @@ def sample(
 @command(
     params.Ingest,
     params.Counts,
+    params.NearDuplicates,
     params.Pairs,
     params.Similar,
     params.Models,
@@ -105,19 +106,19 @@ def run(
     progress: Progress | None = None,
     **parameters: Any,
 ) -> list[Outcome]:
-    """Everything: ingest, counts, pairs, similarities, models, their neighbours, a recommender, and `store`/export.
+    """Everything: ingest, counts, near-duplicates, pairs, similarities, models, their neighbours, a recommender and
+    the export into `store`/export.
 
     Finished steps are skipped, an interrupted run goes on where it stopped, a changed parameter or input redoes what
     depends on it. Returns what became of each step. Raises `InputError`, `StoreError`, `ClusterError`, `BudgetError`,
     `UsageError`.
     """
-
     from recsys_dask import steps
     from recsys_dask.formats.inputs import find
 
     options = COMMANDS["run"].options
     made = params.make(*options, values=parameters)
-    ingest_, counts_, pairs_, similar_, which, train_, neighbours_, fit_, export_, redo, cluster = made
+    ingest_, counts_, near_, pairs_, similar_, which, train_, neighbours_, fit_, export_, redo, cluster = made
     _check_rows(pairs_)
     models = {"all": params.MODELS, "none": ()}.get(which.models, (which.models,))
     recommender = _recommender(which.recommender, models, train_, pairs_)
@@ -125,7 +126,7 @@ def run(
 
     def wanted(opened: Store) -> list[Step]:
         append = dataclasses.replace(ingest_, append=ingest_.append and not redo.rebuild)
-        chosen = (counts_, pairs_, similar_, models, train_, neighbours_, fit_, recommender, export_)
+        chosen = (counts_, near_, pairs_, similar_, models, train_, neighbours_, fit_, recommender, export_)
         return steps.steps_for(inputs, opened, append, *chosen)
 
     return _advance(store, wanted, redo, cluster, client, progress, new=True, inputs=inputs)
@@ -166,7 +167,6 @@ def ingest(
 
     Raises `InputError` naming every file that is wrong, and what `run` raises.
     """
-
     from recsys_dask import steps
     from recsys_dask.formats.inputs import find
 
@@ -185,11 +185,21 @@ def counts(
     store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
 ) -> list[Outcome]:
     """The most mentioned artists and tracks: `popular_artist`, `popular_track`. Raises what `run` raises."""
-
     from recsys_dask import steps
 
     options, redo, cluster = params.make(*COMMANDS["counts"].options, values=parameters)
     return _advance(store, lambda opened: [steps.counts_step(options)], redo, cluster, client, progress)
+
+
+@command(params.NearDuplicates, params.Redo, params.Cluster)
+def near_duplicates(
+    store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
+) -> list[Outcome]:
+    """Playlists that nearly repeat an earlier one by their artists: `near_duplicates`. Raises what `run` raises."""
+    from recsys_dask import steps
+
+    options, redo, cluster = params.make(*COMMANDS["near_duplicates"].options, values=parameters)
+    return _advance(store, lambda opened: [steps.near_duplicates_step(options)], redo, cluster, client, progress)
 
 
 @command(params.Pairs, params.Similar, params.Redo, params.Cluster)
@@ -200,7 +210,6 @@ def pairs(
 
     Raises `BudgetError` where the pairs do not fit the memory, and what `run` raises.
     """
-
     from recsys_dask import steps
 
     options, similarity, redo, cluster = params.make(*COMMANDS["pairs"].options, values=parameters)
@@ -285,7 +294,6 @@ def export(
 
     Raises `StoreError` where the store lacks the counts or `out` cannot be written.
     """
-
     from recsys_dask import steps
     from recsys_dask.runtime.connecting import connect
     from recsys_dask.runtime.preflight import Reach
@@ -325,7 +333,6 @@ def check(
 
     Raises `StoreError` with a line for each file that is missing, cut short or altered, and `ClusterError`.
     """
-
     from recsys_dask import steps
     from recsys_dask.runtime.connecting import connect
     from recsys_dask.runtime.preflight import Reach
@@ -393,7 +400,6 @@ def _advance(
     inputs: Sequence[Any] = (),
 ) -> list[Outcome]:
     """Do what is not finished of some steps, as the only one who writes to the store."""
-
     from recsys_dask import pipeline, steps
     from recsys_dask.runtime.connecting import connect
     from recsys_dask.runtime.preflight import Reach

@@ -66,7 +66,9 @@ def _command(name: str, arguments: Sequence[click.Argument], extra: Sequence[cli
 
         short = (entry.function.__doc__ or "").partition("\n\nParameters:")[0]
         text = short.partition("Raises")[0].replace("`", "").strip()
-        command = click.Command(name, params=[*arguments, *options.values(), *extra, debug], callback=call, help=text)
+        command = click.Command(
+            name.replace("_", "-"), params=[*arguments, *options.values(), *extra, debug], callback=call, help=text
+        )
         program.add_command(command)
         return command
 
@@ -137,6 +139,11 @@ def _ingest(function: Callable[..., Any], given: dict[str, Any]) -> None:
 
 @_command("counts", [STORE])
 def _counts(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    _advanced(function, given)
+
+
+@_command("near_duplicates", [STORE])
+def _near_duplicates(function: Callable[..., Any], given: dict[str, Any]) -> None:
     _advanced(function, given)
 
 
@@ -225,6 +232,10 @@ def _info(function: Callable[..., Any], given: dict[str, Any], as_json: bool) ->
     click.echo("\ntable                             rows          bytes  files")
     for name, table in found["tables"].items():
         click.echo(f"{name:25s} {table['rows']:12,d} {table['bytes']:14,d} {table['files']:6d}")
+    if near := found["near_duplicates"]:
+        click.echo(
+            f"\nnear-duplicates: {near['near_duplicates']:,} of {near['playlists']:,} playlists ({near['share']:.1%})"
+        )
     for name, pairs in found["frequent_pairs"].items():
         click.echo(f"\nmost frequent in {name}:")
         for pair in pairs:

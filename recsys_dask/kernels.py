@@ -41,6 +41,7 @@ MODULES = (
     "recsys_dask.sums",
     "recsys_dask.training.playlists",
     "recsys_dask.training.sigmoid",
+    "recsys_dask.holdout.near_duplicates",
 )
 """Where kernels are; each module has a `warm()` that runs its own with the types that the stages use."""
 

@@ -155,12 +155,22 @@ def info(store: Store) -> dict[str, Any]:
             name: {"rows": entry.rows, "bytes": entry.bytes, "files": len(entry.files)}
             for name, entry in sorted(manifest.tables.items())
         },
+        "near_duplicates": _near_duplicates(store),
         "frequent_pairs": {
             name: _frequent_pairs(store, name, name.split("_")[1])
             for name in manifest.tables
             if name.startswith("pairs_") and store.has(name)
         },
     }
+
+
+def _near_duplicates(store: Store) -> dict[str, Any] | None:
+    """How many playlists nearly repeat an earlier one, and their share; None where that was not asked of these rows."""
+    made = store.manifest.stages.get("near_duplicates")
+    if made is None or store.manifest.is_outdated("near_duplicates"):
+        return None
+    facts = made.report.facts
+    return {**facts, "share": facts["near_duplicates"] / max(facts["playlists"], 1)}
 
 
 def _frequent_pairs(store: Store, name: str, item: str, top: int = 5) -> list[dict[str, Any]]:

@@ -95,6 +95,25 @@ class Counts:
 
 
 @dataclasses.dataclass(frozen=True)
+class NearDuplicates:
+    """`near_duplicates`: playlists that nearly repeat an earlier one."""
+
+    near_limit: float = parameter(
+        0.5, "A near-duplicate's artists have a Jaccard above this with an earlier playlist's.", low=0.0, high=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The hold-out: which playlists are for testing."""
+
+    test_share: float = parameter(0.2, "Share of the playlists that are for testing.", low=0.0, high=1.0)
+    most_test: int = parameter(10_000, "Test playlists, at most.", low=1)
+    split_seed: int = parameter(0, "Draws the test playlists and what of them is hidden.", low=0)
+    keep_near_duplicates: bool = parameter(False, "Train and test on near-duplicate playlists too.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Pairs:
     """`pairs`: the two views."""
 

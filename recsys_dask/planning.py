@@ -14,7 +14,7 @@ from recsys_dask import params
 from recsys_dask.cooccurrence.measures import MEASURES
 from recsys_dask.cooccurrence.plan import estimate
 from recsys_dask.runtime.budget import Budget
-from recsys_dask.stages import counts, export, ingest, similar
+from recsys_dask.stages import counts, export, ingest, near_duplicates, similar
 from recsys_dask.store.manifest import InputFile
 from recsys_dask.store.tables import Store
 
@@ -93,6 +93,8 @@ def project(
         ),
         Projection("counts", 2, budget.projected(counts.task_bytes(max(n.ids.values()), top)), 2 * top * 40),
     ]
+    near = near_duplicates.JOIN_BYTES_PER_ROW * n.rows
+    plan.append(Projection("near_duplicates", n_partitions, near, n.playlists * 4))
     for view in (options.view,) if options.view else params.VIEWS:
         plan += _view(view, n, budget, n_threads, n_partitions, top, options, similarity)
     n_ids = n.ids[f"{options.item}s"]

@@ -116,11 +116,18 @@ EMBEDDINGS = _table(
     ("vector", "vector", "the item's vector"),
     ("bias", "float32", "the item's bias; null where the model has none"),
 )
+NEAR_DUPLICATES = _table(
+    "pid",
+    ("pid", "int64", "a playlist that nearly repeats an earlier one by its distinct artists"),
+    ("of", "int64", "the first playlist by pid that it nearly repeats and that is no near-duplicate itself"),
+    ("jaccard", "float64", "of the two sets of artists, above the limit"),
+)
 
 
 def of(name: str) -> Table:
     """The schema of a table by its name, such as `rows` or `pairs_artist_full`. Raises `KeyError`."""
     plain = {"playlists": PLAYLISTS, "rows": ROWS, "artists": ARTISTS, "tracks": TRACKS}
+    plain |= {"near_duplicates": NEAR_DUPLICATES, "test_playlists": PLAYLISTS, "test_rows": ROWS}
     if name in plain:
         return plain[name]
     family, _, rest = name.rpartition("_artist") if "_artist" in name else name.rpartition("_track")

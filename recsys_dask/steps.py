@@ -1,7 +1,7 @@
 """Which steps there are, what each depends on, and their order.
 
-ingest -> counts -> pairs (article, full) -> similar (a measure each) -> train, neighbours (a model each)
--> fit (a recommender each) -> export
+ingest -> counts -> near_duplicates -> pairs (article, full) -> similar (a measure each) -> train, neighbours (a model
+each) -> fit (a recommender each) -> export
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.stages.counts import counts
 from recsys_dask.stages.export import export
 from recsys_dask.stages.fit import fit
+from recsys_dask.stages.holdout import holdout, near_duplicates_of
 from recsys_dask.stages.ingest import decoded_before, ingest
+from recsys_dask.stages.near_duplicates import near_duplicates
 from recsys_dask.stages.neighbours import neighbours
 from recsys_dask.stages.pairs import Earlier, pairs
 from recsys_dask.stages.similar import similar
@@ -106,6 +108,33 @@ def counts_step(options: params.Counts) -> Step:
         ("ingest",),
         _alone("counts", lambda cluster, store, token: counts(cluster, store, options, token)),
     )
+
+
+def near_duplicates_step(options: params.NearDuplicates) -> Step:
+    """Which playlists nearly repeat an earlier one."""
+    key = "near_duplicates"
+
+    def run(cluster: Cluster, store: Store, token: str) -> Made:
+        return near_duplicates(cluster, store, options, token)
+
+    return Step(key, dataclasses.asdict(options), ("ingest",), _alone(key, run))
+
+
+def holdout_step(parent: Store, options: params.Split) -> Step:
+    """The training and test playlists of a store, as the `ingest` of a child store: it then goes through the other
+    steps as any store does. Done again where the parent's playlists, or its near-duplicates, are others.
+
+    Raises `StoreError` where the parent lacks what it is made from.
+    """
+    parent.entry("rows")
+    keys = ["ingest"] if options.keep_near_duplicates else ["ingest", near_duplicates_of(parent)]
+    made_from = [parent.manifest.stages[key].fingerprint for key in keys]
+
+    def run(cluster: Cluster, store: Store, token: str) -> Made:
+        return holdout(cluster, parent, store.folder, options, token)
+
+    settings = dataclasses.asdict(options) | {"input": fingerprint(made_from)}
+    return Step("ingest", settings, (), _alone("ingest", run), scratch=SCRATCH)
 
 
 def pairs_steps(options: params.Pairs, similarity: params.Similar) -> list[Step]:
@@ -260,6 +289,7 @@ def steps_for(
     store: Store,
     ingest_options: params.Ingest,
     counts_options: params.Counts,
+    near_options: params.NearDuplicates,
     pairs_options: params.Pairs,
     similar_options: params.Similar,
     models: Sequence[str],
@@ -280,6 +310,7 @@ def steps_for(
     return [
         ingest_step(inputs, ingest_options, store),
         counts_step(counts_options),
+        near_duplicates_step(near_options),
         *made,
         export_step(export_options, (counts_options.top, pairs_options.min_tracks), made),
     ]

@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 from collections import Counter, defaultdict
+from fractions import Fraction
 from itertools import combinations, groupby
 
 UNIT = 2**30
@@ -437,3 +438,36 @@ def coverage(lists, n_items, k):
 def bootstrap_means(values, samples, rng):
     """Means of as many values, drawn with replacement; `rng` is a random.Random."""
     return [math.fsum(rng.choices(values, k=len(values))) / len(values) for _ in range(samples)]
+
+
+# --- hold-out
+
+
+def near_duplicates(sets, limit):
+    """[(place of the first earlier kept set with Jaccard above `limit`, Jaccard)], (-1, 0.0) for a kept one.
+
+    limit: to nine decimals, as it is written
+    """
+    limit = Fraction(str(round(limit, 9)))
+    kept, found = [], []
+    for place, one in enumerate(sets):
+        for other in kept:
+            jaccard = Fraction(len(one & sets[other]), len(one | sets[other]) or 1)
+            if jaccard > limit:
+                found.append((other, float(jaccard)))
+                break
+        else:
+            kept.append(place)
+            found.append((-1, 0.0))
+    return found
+
+
+def tally(playlists):
+    """[(code, mentions, playlists, lowest pid, artist of the first entry there)] of {pid: [(code, artist)]}."""
+    mentions, holders, first = Counter(), defaultdict(set), {}
+    for pid in sorted(playlists):
+        for code, artist in playlists[pid]:
+            mentions[code] += 1
+            holders[code].add(pid)
+            first.setdefault(code, (pid, artist))
+    return [(code, mentions[code], len(holders[code]), *first[code]) for code in sorted(mentions)]

@@ -224,6 +224,7 @@ def last_line(text: str) -> str:
 STAGES = [
     "ingest",
     "counts",
+    "near_duplicates",
     "pairs:artist:article",
     "similar:artist:coco",
     "pairs:artist:full",
@@ -274,7 +275,8 @@ def test_run_again_does_nothing_and_starts_no_cluster(finished: Finished) -> Non
 
 def test_single_steps_make_what_run_makes(finished: Finished, cli: Callable[..., Result], tmp_path: Path) -> None:
     store = tmp_path / "store"
-    for arguments, n in ((["ingest", finished.slices, store], 1), (["counts", store], 1), (["pairs", store], 11)):
+    singles = (["ingest", finished.slices, store], ["counts", store], ["near-duplicates", store], ["pairs", store])
+    for arguments, n in zip(singles, (1, 1, 1, 11), strict=True):
         shown = cli(*arguments)
         assert shown.exit_code == 0
         assert re.search(rf"{n} stages? done in", last_line(shown.stdout))
@@ -283,7 +285,7 @@ def test_single_steps_make_what_run_makes(finished: Finished, cli: Callable[...,
     assert sorted(shown.stdout.splitlines()) == [str(store / "export" / name) for name in files_of(store / "export")]
     same_results(store, finished.store)
     done = cli("run", finished.slices, store)
-    assert "1 stages done, 13 finished before" in done.stdout  # the store has not made that export itself
+    assert "1 stages done, 14 finished before" in done.stdout  # the store has not made that export itself
 
 
 @pytest.mark.parametrize("command", ["ingest", "counts", "pairs"])

@@ -101,7 +101,7 @@ def found(imports: list[Import]) -> list[str]:
 
 # -------------------------------------------------------------------------------------------------------------- imports
 
-LIBRARIES = {"formats", "cooccurrence", "sampling", "models", "training", "metrics", "nearest"}
+LIBRARIES = {"formats", "cooccurrence", "sampling", "models", "training", "metrics", "nearest", "holdout"}
 LAYERS = (
     {"__main__"},
     {"cli"},
@@ -374,7 +374,8 @@ def test_a_command_has_the_parameters_of_its_function(name: str) -> None:
 @pytest.mark.parametrize("name", api.COMMANDS)
 def test_arguments_stand_in_the_same_order(name: str) -> None:
     signature = inspect.signature(api.COMMANDS[name].function)
-    arguments = [one.name for one in program.commands[name].params if isinstance(one, click.Argument)]
+    command = program.commands[name.replace("_", "-")]
+    arguments = [one.name for one in command.params if isinstance(one, click.Argument)]
     assert [one.name for one in signature.parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD] == arguments
 
 

@@ -31,7 +31,7 @@ from recsys_dask.store.files import Folder
 from recsys_dask.store.tables import Store
 
 N_FILES = 20
-STEPS = 14
+STEPS = 15
 
 
 class Seen(Progress):

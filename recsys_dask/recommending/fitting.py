@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask.errors import BudgetError
-from recsys_dask.holdout.split import hide
+from recsys_dask.holdout.lists import Lists as Sets
+from recsys_dask.holdout.split import Known, hide
 from recsys_dask.metrics.base import judge, top_k
 from recsys_dask.metrics.ranking import ndcg, r_precision, recall
 from recsys_dask.models.als import als
@@ -76,8 +77,8 @@ def inner(data: Data, seed: int) -> Inner | None:
     kept = ~asked
     kept[order[min(VALIDATES, int(VALID_SHARE * n)) + INNER_PLAYLISTS :]] = False
     lists = data.lists.where(asked)
-    hidden = hide(lists.starts, lists.items, "fifth", seed, np.flatnonzero(asked))
-    some = np.add.reduceat(np.append(hidden, False), lists.starts[:-1])[: lists.n] > 0
+    known = Known(Sets(lists.starts, lists.items), np.zeros(0, np.int64))
+    some, hidden = hide(known, "fifth", seed, np.flatnonzero(asked))
     if some.sum() < LEAST_VALIDATES:
         return None
     hidden = hidden[np.repeat(some, np.diff(lists.starts))]

@@ -147,6 +147,8 @@ def stage_for(table: str) -> str:
     item, _, which = rest.removeprefix("items_").partition("_")
     if family == "popular":
         return "counts"
+    if table == "near_duplicates":
+        return table
     if family in ("embeddings", "model"):
         return f"train:{item}:{which}"
     if family == "recommender" or (family == "similar" and which in FITTED):
@@ -169,7 +171,7 @@ def command_for(key: str, url: str) -> str:
         return f"recsys-dask fit {url}{of_item} --method {which}"
     if stage in ("train", "neighbours"):
         return f"recsys-dask {stage} {url}{of_item} --model {which}"
-    return f"recsys-dask {stage} {url}{of_item}" + (f" --view {which}" if which else "")
+    return f"recsys-dask {stage.replace('_', '-')} {url}{of_item}" + (f" --view {which}" if which else "")
 
 
 def entry_of(name: str, rows: int, file: Checked) -> FileEntry:

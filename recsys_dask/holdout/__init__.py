@@ -1,0 +1,1 @@
+"""Which playlists a fit does not see, and what of them is hidden."""
