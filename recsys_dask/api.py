@@ -262,7 +262,8 @@ def fit(
     from recsys_dask import steps
 
     options, redo, cluster = params.make(*COMMANDS["fit"].options, values=parameters)
-    return _advance(store, lambda opened: steps.fit_steps(options, options.method), redo, cluster, client, progress)
+    wanted = [*steps.fit_steps(options, options.method), steps.titles_step(options.item)]
+    return _advance(store, lambda opened: wanted, redo, cluster, client, progress)
 
 
 @command(params.Vectors)
@@ -307,6 +308,59 @@ def export(
     with connect(cluster_options, client, progress, reach, steps.is_small(opened, [], False)) as cluster:
         entries, _ = steps.standalone_export(cluster, opened, options, _row_filter(opened), folder)
     return [folder.full(file.path) for entry in entries.values() for file in entry.files]
+
+
+@command(params.Recommend)
+def recommend(
+    store: Place,
+    items: Sequence[str] | None = None,
+    *,
+    playlists: Place | None = None,
+    out: Place | None = None,
+    progress: Progress | None = None,
+    **parameters: Any,
+) -> list[dict[str, Any]] | str:
+    """Ranked items that a playlist lacks.
+
+    items: what one playlist holds, by id, URI or name. Returns rows of query, rank, id, name and score. playlists: an
+    MPD-shaped or challenge file instead, all of whose playlists are continued into the CSV file `out`: pid, then ids,
+    best first. Returns its path. Raises `UnknownItemError` where nothing of a playlist is known, `InputError` for a
+    file that is none, `StoreError` for a recommender that the store lacks, `UsageError` where fewer than k are left.
+    """
+    from recsys_dask import continuation
+    from recsys_dask.recommender import Recommender
+    from recsys_dask.runtime.progress import Progress
+
+    (options,) = params.make(params.Recommend, values=parameters)
+    seen = progress or Progress()
+    if (items is None) == (playlists is None):
+        raise UsageError("give --items of one playlist, or a file of --playlists")
+    if playlists is None:
+        if options.challenge:
+            raise UsageError("--challenge: is the form of a file; give --playlists and --out")
+        ready = Recommender.open(_opened(store), options.method, options.item)
+        return continuation.recommend(ready, list(items or ()), options, seen.say)
+    if out is None:
+        raise UsageError("--playlists: give --out, the file for the recommendations")
+    ready = Recommender.open(_opened(store), options.method, options.item)
+    return continuation.recommend_file(ready, os.fspath(playlists), os.fspath(out), options, seen)
+
+
+@command(params.Evaluate, params.Split, params.Redo, params.Cluster)
+def evaluate(
+    store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
+) -> list[dict[str, Any]]:
+    """Held-out quality of recommenders, side by side: fitted on most playlists, asked for items that the others hide.
+
+    Returns rows of method, metric, n, mean, low, high, difference, difference_low and difference_high, as in the table
+    `evaluation_<item>`. Raises what `run` raises.
+    """
+    from recsys_dask import evaluation
+
+    options, split, redo, cluster = params.make(*COMMANDS["evaluate"].options, values=parameters)
+    _advance(store, lambda opened: [evaluation.evaluate_step(options, split, opened)], redo, cluster, client, progress)
+    rows: list[dict[str, Any]] = _opened(store).table(f"evaluation_{options.item}").to_pylist()
+    return rows
 
 
 @command(params.Lookup)

@@ -202,6 +202,62 @@ def _similar(function: Callable[..., Any], given: dict[str, Any], as_json: bool)
         click.echo(f"{row['rank']:4d}  {row['score']:.6f}  {row['id']}  {one_line(row['name'])}")
 
 
+ITEMS = click.Option(["--items", "first"], metavar="ID...", help="What the playlist holds: ids, URIs or names.")
+MORE = click.Argument(["more"], metavar="", nargs=-1)
+PLAYLISTS = click.Option(["--playlists"], help="A file of playlists instead: MPD-shaped, or the challenge set.")
+OUT_FILE = click.Option(["--out"], help="--playlists: the CSV file to write, pid,id1,id2,…")
+
+
+@_command("recommend", [STORE, MORE], [ITEMS, PLAYLISTS, OUT_FILE, JSON])
+def _recommend(
+    function: Callable[..., Any],
+    given: dict[str, Any],
+    first: str | None,
+    playlists: str | None,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    from recsys_dask.lookup import one_line
+    from recsys_dask.runtime.progress import for_people
+
+    items = [one for one in (first, *given.pop("more")) if one is not None] or None
+    made = function(given.pop("store"), items, playlists=playlists, out=out, progress=for_people(), **given)
+    if isinstance(made, str):
+        click.echo(made)
+    elif as_json:
+        click.echo(json.dumps(made, ensure_ascii=False, indent=1))
+    else:
+        for row in made:
+            click.echo(f"{row['rank']:4d}  {row['score']:9.4f}  {row['id']}  {one_line(row['name'])}")
+
+
+SHOWN = ("r_precision", "ndcg@100", "recall@50")
+
+
+@_command("evaluate", [STORE], [JSON])
+def _evaluate(function: Callable[..., Any], given: dict[str, Any], as_json: bool) -> None:
+    from recsys_dask.runtime.progress import for_people
+
+    rows = function(given.pop("store"), progress=for_people(), **given)
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    of = {(row["method"], row["metric"]): row for row in rows}
+    methods = sorted({row["method"] for row in rows}, key=lambda method: -of[method, "ndcg@100"]["mean"])
+    click.echo(f"{'method':12s}" + "".join(f"  {name:>20s}" for name in SHOWN) + "  coverage@50  behind in ndcg@100")
+    for method in methods:
+        cells = [of[method, name] for name in SHOWN]
+        text = "".join(f"  {one['mean']:.4f} {one['low']:.4f}-{one['high']:.4f}" for one in cells)
+        gap = of[method, "ndcg@100"]
+        apart = (
+            f"  {gap['difference']:+.4f} ({gap['difference_low']:+.4f} to {gap['difference_high']:+.4f})"
+            if gap["difference"]
+            else ""
+        )
+        click.echo(f"{method:12s}{text}  {of[method, 'coverage@50']['mean']:11.3f}{apart}")
+    click.echo(f"{of[methods[0], 'ndcg@100']['n']:,} test playlists; intervals of {given['level']:.0%} by bootstrap")
+
+
 @_command("check", [STORE])
 def _check(function: Callable[..., Any], given: dict[str, Any]) -> None:
     from recsys_dask.runtime.progress import for_people

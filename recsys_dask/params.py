@@ -230,6 +230,10 @@ class Recommend:
     k: int = parameter(100, "How many items to recommend.", low=1, high=10_000)
     only: str | None = parameter(None, "A file of ids, one a line: nothing else is recommended.")
     exclude: str | None = parameter(None, "A file of ids, one a line: these are not recommended.")
+    challenge: bool = parameter(
+        False, "--playlists: the form of the RecSys Challenge 2018, 500 tracks a playlist (with --item track)."
+    )
+    team: str = parameter("recsys_dask,nobody@example.org", "--challenge: name and address in the file's first line.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,6 +124,33 @@ NEAR_DUPLICATES = _table(
 )
 
 
+TITLES = _table(
+    "title n_playlists item",
+    ("title", "string", "a playlist's title in lower case, one blank between its words and signs"),
+    ("item", "int32", "code"),
+    ("n_playlists", "int64", "playlists of that title that hold it; most first, the best 500 of a title"),
+)
+EVALUATION = _table(
+    "method metric",
+    ("method", "string", "the recommender"),
+    ("metric", "string", "the metric"),
+    ("n", "int64", "test playlists for which it is defined"),
+    ("mean", "float64", "over these playlists; of coverage the one value"),
+    ("low", "float64", "of the bootstrap interval; null for coverage, as the five that follow"),
+    ("high", "float64", "of the bootstrap interval"),
+    ("difference", "float64", "the default recommender's mean on the same playlists less this one's"),
+    ("difference_low", "float64", "of its bootstrap interval"),
+    ("difference_high", "float64", "of its bootstrap interval"),
+)
+SCORES = _table(
+    "method metric pid",
+    ("method", "string", "the recommender"),
+    ("metric", "string", "the metric"),
+    ("pid", "int64", "the test playlist"),
+    ("value", "float64", "of the playlist; NaN where it is not defined"),
+)
+
+
 def of(name: str) -> Table:
     """The schema of a table by its name, such as `rows` or `pairs_artist_full`. Raises `KeyError`."""
     plain = {"playlists": PLAYLISTS, "rows": ROWS, "artists": ARTISTS, "tracks": TRACKS}
@@ -141,6 +168,10 @@ def of(name: str) -> Table:
         return _table("item", *_PAIR_ITEM, *weights)
     if family == "similar":
         return SIMILAR
+    if family == "titles":
+        return TITLES
+    if family == "evaluation":
+        return SCORES if rest else EVALUATION
     if family == "embeddings":
         return EMBEDDINGS
     raise KeyError(name)

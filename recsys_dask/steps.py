@@ -26,6 +26,7 @@ from recsys_dask.stages.near_duplicates import near_duplicates
 from recsys_dask.stages.neighbours import neighbours
 from recsys_dask.stages.pairs import Earlier, pairs
 from recsys_dask.stages.similar import similar
+from recsys_dask.stages.titles import titles
 from recsys_dask.stages.train import scratch_of, train, view_of
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import InputFile, fingerprint
@@ -257,6 +258,16 @@ def fit_steps(options: params.Fit, method: str) -> list[Step]:
     return [_fit_step(options, one) for one in (("linear", "blend") if method == "blend" else (method,))]
 
 
+def titles_step(item: str) -> Step:
+    """What playlists of a title hold."""
+    key = f"titles:{item}"
+
+    def run(cluster: Cluster, store: Store, token: str) -> Made:
+        return titles(cluster, store, item, token)
+
+    return Step(key, {}, ("ingest", f"pairs:{item}:full"), _alone(key, run))
+
+
 def _fit_step(options: params.Fit, method: str) -> Step:
     key, item = f"fit:{options.item}:{method}", options.item
 
@@ -306,7 +317,7 @@ def steps_for(
             made.append(train_step(train_options, model, store, pairs_options.min_tracks))
             made.append(neighbours_step(neighbours_options, model, train_options.preset))
     if recommender:
-        made += fit_steps(fit_options, recommender)
+        made += [*fit_steps(fit_options, recommender), titles_step(fit_options.item)]
     return [
         ingest_step(inputs, ingest_options, store),
         counts_step(counts_options),

@@ -127,15 +127,15 @@ def _pieces(path: str, file: int, part_bytes: int) -> Iterator[_Piece]:
             head = stream.read(part_bytes + 1)
             # More than one mention of the word may be a repeated key, which only the splitting notices.
             if len(head) <= part_bytes and head.count(b'"playlists"') <= 1:
-                playlists = _decoded(head, _slice, _loose, file, 0, (0, 0)).playlists
+                playlists = decoded(head, _slice, _loose, file, 0, (0, 0)).playlists
                 yield _Piece(file, playlists, len(head), whole=True)
                 return
             done = 0
             for found in segments(stream, head, part_bytes):
                 if isinstance(found, Around):
-                    _decoded(found.text, _slice, _loose, file, 0, (found.moved_at, found.moved))
+                    decoded(found.text, _slice, _loose, file, 0, (found.moved_at, found.moved))
                     continue
-                playlists = _decoded(b"[" + found.text + b"]", _list, _loose_list, file, done, (0, found.start - 1))
+                playlists = decoded(b"[" + found.text + b"]", _list, _loose_list, file, done, (0, found.start - 1))
                 if playlists:
                     yield _Piece(file, playlists, len(found.text), whole=False)
                     done += len(playlists)
@@ -147,7 +147,7 @@ def _pieces(path: str, file: int, part_bytes: int) -> Iterator[_Piece]:
         raise Wrong(file, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _decoded(text: bytes, decoder: Any, loose: Any, file: int, first: int, left_out: tuple[int, int]) -> Any:
+def decoded(text: bytes, decoder: Any, loose: Any, file: int, first: int, left_out: tuple[int, int]) -> Any:
     """`text` by `decoder`; `first` playlists of the file came before.
 
     left_out: a place in `text`, and how many bytes of the file are missing there.

@@ -20,9 +20,10 @@ from recsys_dask.sums import row_sums
 
 @dataclass(frozen=True)
 class Als:
-    """Vectors q (N + m, k) float32 of the items and of the further inputs `extras` (m,), rising."""
+    """Vectors q (N + m, k) float32 of the items and of the further inputs `extras` (m,), rising; `gram` (k, k): qᵀq."""
 
     q: Floats
+    gram: Floats
     extras: Items
     n_items: int
     unseen: float
@@ -35,7 +36,7 @@ class Als:
     def fold_in(self, lists: Lists) -> Floats:
         """(n, k) float32: the minimiser p of a playlist's own part."""
         starts, inputs = inputs_of(lists, self.n_items, self.extras)
-        return _solved(self.q, starts, inputs, self.unseen, self.ridge, self.n_items)
+        return _solved(self.q, self.gram, starts, inputs, self.unseen, self.ridge, self.n_items)
 
     def scores(self, lists: Lists) -> Floats:
         return self.fold_in(lists) @ self.vectors().T
@@ -58,14 +59,14 @@ def als(
     holder_starts = starts_of(np.bincount(inputs, minlength=n_inputs))
     q = np.random.default_rng(seed).standard_normal((n_inputs, factors), np.float32) * np.float32(0.1 / factors**0.5)
     for _ in range(sweeps):
-        p = _solved(q, starts, inputs, unseen, ridge, data.n_items)
-        q = _solved(p, holder_starts, holders, unseen, ridge, data.lists.n)
-    return Als(q, extras, data.n_items, unseen, ridge)
+        p = _solved(q, q.T @ q, starts, inputs, unseen, ridge, data.n_items)
+        q = _solved(p, p.T @ p, holder_starts, holders, unseen, ridge, data.lists.n)
+    return Als(q, q.T @ q, extras, data.n_items, unseen, ridge)
 
 
-def _solved(q: Floats, starts: Ints, items: Items, unseen: float, ridge: float, others: int) -> Floats:
+def _solved(q: Floats, gram: Floats, starts: Ints, items: Items, unseen: float, ridge: float, others: int) -> Floats:
     """(n, k): each list's minimiser, the other side being fixed. others: how many there are of it, for the ridge."""
-    base = np.float32(unseen) * (q.T @ q)
+    base = np.float32(unseen) * gram
     each = (ridge * (np.diff(starts) + unseen * others)).astype(np.float32)
     right = row_sums(q, starts, items)
     out = np.empty_like(right)

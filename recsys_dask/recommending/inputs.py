@@ -32,13 +32,16 @@ class Inputs(NamedTuple):
 
 
 def inputs(store: Store, item: str) -> Inputs:
-    """The view's items, and further inputs: of artists their tracks and the rarer artists, of tracks the artists."""
+    """The view's items, and further inputs: of artists their tracks and the rarer artists.
+
+    Of tracks none: an artist as an input would speak for the very tracks that put it there.
+    """
     items = values(store.table(f"pair_items_{item}_full", ["item"])["item"])
+    none = np.zeros(0, np.int32)
     if item == "track":
-        artists = _most_held(store, "artist", np.zeros(0, np.int32), MOST_OTHER)
-        return Inputs(items, np.zeros(0, np.int32), artists, np.full(len(artists), -1, np.int32))
+        return Inputs(items, none, none, none)
     other = _most_held(store, "artist", items, MOST_OTHER)
-    owned = _most_held(store, "track", np.zeros(0, np.int32), MOST_OWNED)
+    owned = _most_held(store, "track", none, MOST_OWNED)
     artist = values(store.table("tracks", ["artist"])["artist"])[owned]
     held, held_artist = (values(store.table(f"{one}s", ["n_playlists"])["n_playlists"]) for one in ("track", "artist"))
     more = held[owned] < held_artist[artist]  # an artist's only track says what the artist does

@@ -15,7 +15,7 @@ from recsys_dask.models.blend import Blend
 from recsys_dask.models.folded import FoldedMean, FoldedMF, MeanOfUnits
 from recsys_dask.models.itemknn import item_knn
 from recsys_dask.models.popularity import Popularity, Random
-from recsys_dask.recommending.inputs import place_of
+from recsys_dask.recommending.inputs import Inputs, place_of
 from recsys_dask.store.arrays import read_arrays
 from recsys_dask.store.tables import Store
 
@@ -52,6 +52,15 @@ def scorer(store: Store, item: str, method: str) -> Any:
         score = values(table["score"]).astype(np.float32)
         return item_knn(seed[known], neighbour[known], score[known], n_items)
     return item_knn(*triples(store, item, method), n_items)
+
+
+def inputs_for(store: Store, item: str, method: str) -> Inputs:
+    """What a recommender knows: of those that are fitted as it was when they were, of the others the items alone."""
+    if method in params.FITTED:
+        arrays, _ = read_arrays(store.folder, store.entry(f"recommender_{item}_{method}").files[0].path)
+        return Inputs(*(arrays[f"inputs.{name}"] for name in Inputs._fields))
+    none = np.zeros(0, np.int32)
+    return Inputs(values(store.table(f"pair_items_{item}_full", ["item"])["item"]), none, none, none)
 
 
 def _trained(store: Store, item: str, model: str) -> Any:

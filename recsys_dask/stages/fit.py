@@ -139,6 +139,7 @@ def _fit(parts: list[Lists], job: Job, tell: Callable[[str], None]) -> Made:
         arrays, tree = saved.pack(fitted.scorer)
         if job.method == "linear":
             similar = best_others(fitting.linear_lists(data, how), job.options.best)
+    arrays |= {f"inputs.{name}": codes for name, codes in job.known._asdict().items()}
     place = f"models/{job.options.item}_{job.method}-{job.token}"
     file = write_arrays(job.folder, f"{place}/weights.safetensors", arrays, {"scorer": tree, "how": how})
     return Made(file, similar, notes, peak_bytes())

@@ -145,6 +145,8 @@ def stage_for(table: str) -> str:
     """The key of the stage that makes a table of this name."""
     family, _, rest = table.partition("_")
     item, _, which = rest.removeprefix("items_").partition("_")
+    if family in ("titles", "evaluation"):
+        return f"{'evaluate' if family == 'evaluation' else family}:{item}"
     if family == "popular":
         return "counts"
     if table == "near_duplicates":
@@ -167,6 +169,10 @@ def command_for(key: str, url: str) -> str:
         return f"recsys-dask {'run' if stage == 'export' else stage} INPUT {url}{of_item}"
     if stage == "similar":
         return f"recsys-dask pairs {url}{of_item} --measure {which}"
+    if stage == "evaluate":
+        return f"recsys-dask evaluate {url}{of_item}"
+    if stage == "titles":
+        return f"recsys-dask fit {url}{of_item}"
     if stage == "fit":
         return f"recsys-dask fit {url}{of_item} --method {which}"
     if stage in ("train", "neighbours"):

@@ -109,7 +109,7 @@ def read_span(folder: Folder, path: str, start: int, end: int) -> pa.Table:
         return file.read_row_groups(groups, use_threads=False).slice(start - first, end - start)
 
 
-def read_where(folder: Folder, path: str, column: str, low: int, high: int | None) -> pa.Table:
+def read_where(folder: Folder, path: str, column: str, low: Any, high: Any) -> pa.Table:
     """At least the rows with low ≤ column < high of a file sorted by it: whole row groups, by their statistics."""
     with open_parquet(folder, path) as file:
         place = file.schema_arrow.get_field_index(column)

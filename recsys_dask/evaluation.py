@@ -1,0 +1,119 @@
+"""Quality on held-out items: recommenders fitted on the kept playlists by the same pipeline, asked about the others."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from recsys_dask import params, steps
+from recsys_dask.errors import BudgetError, UsageError
+from recsys_dask.holdout.split import check_rule
+from recsys_dask.pipeline import Made, Step, advance
+from recsys_dask.runtime.clusters import Cluster
+from recsys_dask.stages.evaluate import evaluate
+from recsys_dask.store.manifest import fingerprint
+from recsys_dask.store.tables import Store
+
+DEFAULT = "blend"
+FOLDER = "evaluation"
+"""Where the child store is, within the store."""
+
+
+def methods_of(text: str) -> list[str]:
+    """The methods that --methods names. Raises `UsageError` for one that does not exist."""
+    known = (*params.recommenders(), "random")
+    if text == "all":
+        return list(known)
+    wanted = list(dict.fromkeys(one.strip() for one in text.split(",")))
+    for one in wanted:
+        if one not in known:
+            near = difflib.get_close_matches(one, known, n=1)
+            hint = f"did you mean {near[0]}? It" if near else "it"
+            raise UsageError(f"--methods is {text!r}: {hint} is one of {', '.join(known)}")
+    return wanted
+
+
+def evaluate_step(options: params.Evaluate, split: params.Split, store: Store, device: str | None = None) -> Step:
+    """`evaluation_<item>` of a store. The child store stays, so that another evaluation only does what is new."""
+    methods = methods_of(options.methods)
+    check_rule(options.hidden)
+    key, made_from = f"evaluate:{options.item}", ["ingest"]
+    if not split.keep_near_duplicates:
+        made_from.append("near_duplicates")
+    settings = _settings(store, options.item)
+
+    def run(cluster: Cluster, store: Store, token: str) -> Made:
+        child = Store.open_or_new(store.folder.full(FOLDER))
+        left = []
+        for method in methods:
+            wanted = steps_for(child, store, options.item, split, method, settings)
+            try:
+                advance(child, wanted, lambda: _same(cluster), cluster.progress)
+                left.append(method)
+            except BudgetError as error:
+                if options.methods != "all":
+                    raise
+                cluster.progress.say(f"evaluate: leaves {method} out, since {error}")
+        default = DEFAULT if DEFAULT in left else left[-1]
+        return evaluate(
+            cluster, store, child, options.item, left, options.hidden, split.split_seed, options.level, default, token
+        )
+
+    depends = dataclasses.asdict(options) | dataclasses.asdict(split) | {"settings": fingerprint(_plain(settings))}
+    return Step(key, depends, tuple(made_from), lambda cluster, store, tokens: {key: run(cluster, store, tokens[key])})
+
+
+@contextlib.contextmanager
+def _same(cluster: Cluster) -> Iterator[Cluster]:
+    yield cluster
+
+
+Settings = tuple[params.Counts, params.Pairs, params.Similar, params.Train]
+
+
+def _settings(store: Store, item: str) -> Settings:
+    """The parameters that the store itself was made with, so that what is evaluated is what is used."""
+
+    def made(cls: Any, key: str, **fixed: Any) -> Any:
+        entry = store.manifest.stages.get(key)
+        known = {field.name for field in dataclasses.fields(cls)}
+        given = {name: value for name, value in (entry.params if entry else {}).items() if name in known}
+        return cls(**{**given, **fixed})
+
+    article = made(params.Pairs, f"pairs:{item}:article", item=item)
+    full = made(params.Pairs, f"pairs:{item}:full", item=item)
+    pairs = dataclasses.replace(article, min_playlists=full.min_playlists, view=None, mentions_over=None)
+    return (
+        made(params.Counts, "counts"),
+        pairs,
+        made(params.Similar, f"similar:{item}:coco", item=item, count_over=None),
+        made(params.Train, f"train:{item}:mlp", item=item, model=None),
+    )
+
+
+def _plain(settings: Settings) -> list[Any]:
+    return [dataclasses.asdict(one) for one in settings]
+
+
+def steps_for(
+    child: Store, store: Store, item: str, split: params.Split, method: str, settings: Settings
+) -> Sequence[Step]:
+    """What a method needs of the child store."""
+    counts, pairs, similar, train = settings
+    first = [steps.holdout_step(store, split), steps.counts_step(counts)]
+    view = "article" if method == "coco" else "full"
+    of_view = steps.pairs_steps(
+        dataclasses.replace(pairs, view="full"), dataclasses.replace(similar, measure="cosine")
+    )[:1]
+    if view == "article":
+        only = dataclasses.replace(similar, measure="coco")
+        of_view += steps.pairs_steps(dataclasses.replace(pairs, view="article"), only)
+    made = [*first, *of_view]
+    models = {"mf": ["mf"], "mlp": ["mlp"], "blend": ["mlp"]}.get(method, [])
+    made += [steps.train_step(train, model, child, pairs.min_tracks) for model in models]
+    if method in params.FITTED:
+        made += steps.fit_steps(params.Fit(item=item), method)
+    return made

@@ -1,0 +1,37 @@
+"""Titles of playlists: what playlists of the same title hold, for one of which nothing else is known."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_dask.arrow import values
+from recsys_dask.models.base import Floats, Items
+from recsys_dask.store.tables import Store, read_where
+
+_WORD = re.compile(r"[^\W_]+|[^\w\s]")
+
+
+def normalised(title: str) -> str:
+    """Words and signs in lower case, one blank between them: "Rock  &\\tROLL!" is "rock & roll !"."""
+    return " ".join(_WORD.findall(unicodedata.normalize("NFKC", title).casefold()))
+
+
+def by_title(store: Store, item: str, items: Items, title: str) -> Floats:
+    """(N,) float32: how many playlists of that title hold each item, popularity deciding between equal ones."""
+    held = values(store.table(f"pair_items_{item}_full", ["n_playlists"])["n_playlists"])
+    scores: NDArray[np.float32] = (held / (held.max(initial=0) + 1)).astype(np.float32)
+    name = f"titles_{item}"
+    if not title or not store.has(name):
+        return scores
+    (file,) = store.entry(name).files
+    table = read_where(store.folder, file.path, "title", title, title + "\0")
+    import pyarrow.compute as pc
+
+    table = table.filter(pc.equal(table["title"], title))
+    place = np.searchsorted(items, values(table["item"]))
+    scores[place] += values(table["n_playlists"]).astype(np.float32)
+    return scores
