@@ -14,7 +14,6 @@ from threadpoolctl import threadpool_limits
 
 from recsys_dask.models import linear as linear_module
 from recsys_dask.models.als import Als, als
-from recsys_dask.models.blend import Blend, standardised, weighted
 from recsys_dask.models.folded import FoldedMean, FoldedMF, MeanOfUnits
 from recsys_dask.models.folding import through_tower
 from recsys_dask.models.gram import add_pairs
@@ -250,42 +249,3 @@ def test_trained_models_score_from_their_weights() -> None:
     scores = FoldedMF(q, b).scores(world.lists)
     assert scores.shape == (6, 9) and scores.dtype == np.float32
     assert not np.allclose(scores, FoldedMF(q, b, 0.1).scores(world.lists))
-
-
-# ------------------------------------------------------------------------------------------------------------- blend
-
-
-class Fixed:
-    """Scores from a table, whoever asks."""
-
-    def __init__(self, table: list[list[float]]):
-        self.table = np.array(table, np.float32)
-
-    def scores(self, lists) -> np.ndarray:
-        return self.table[: lists.n].copy()
-
-
-@settings(max_examples=100, deadline=None)
-@given(worlds(min_playlists=1), st.data())
-def test_a_blend_adds_scores_standardised_over_what_a_playlist_lacks(world: World, data: st.DataObject) -> None:
-    row = st.lists(st.integers(-40, 40).map(lambda n: n / 8), min_size=world.n_items, max_size=world.n_items)
-    table = st.lists(row, min_size=len(world.playlists), max_size=len(world.playlists))
-    tables, weights = data.draw(st.tuples(table, table)), (0.5, 2.0)
-    found = Blend((Fixed(tables[0]), Fixed(tables[1])), weights).scores(world.lists)
-    assert found.dtype == np.float32 and np.isfinite(found).all()
-    for u, (items, _) in enumerate(world.playlists):
-        sides = [oracles.standardised(one[u], items) for one in tables]
-        for j in set(range(world.n_items)) - items:
-            assert found[u, j] == pytest.approx(0.5 * sides[0][j] + 2.0 * sides[1][j], rel=1e-4, abs=1e-4)
-
-
-def test_standardised_scores_leave_those_of_others_and_their_own_alone() -> None:
-    """What a playlist holds may score anything."""
-    lists = packed([({0}, set()), (set(), set()), ({0, 1, 2}, set())])
-    scores = np.array([[1e6, 0.1, 0.3], [0.1, 0.1, 0.1], [5, 6, 7]], np.float32)
-    before = scores.copy()
-    found = standardised(scores, lists)
-    assert (scores == before).all()
-    np.testing.assert_allclose(found[0, 1:], [-1, 1], rtol=1e-3)
-    assert (found[1] == 0).all() and np.isfinite(found).all()
-    assert weighted([found], (2.0,)).tolist() == (2 * found).tolist()
