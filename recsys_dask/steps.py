@@ -254,8 +254,8 @@ def trained(store: Store, options: params.Neighbours) -> list[Step]:
 
 
 def fit_steps(options: params.Fit, method: str) -> list[Step]:
-    """A recommender, a blend after its `linear`."""
-    return [_fit_step(options, one) for one in (("linear", "blend") if method == "blend" else (method,))]
+    """A recommender, a blend after its parts."""
+    return [_fit_step(options, one) for one in (("linear", "als", "blend") if method == "blend" else (method,))]
 
 
 def titles_step(item: str) -> Step:
@@ -276,7 +276,7 @@ def _fit_step(options: params.Fit, method: str) -> Step:
 
     needs = ["ingest", f"pairs:{item}:full"]
     if method == "blend":
-        needs += [f"fit:{item}:linear", f"train:{item}:mlp"]
+        needs += [f"fit:{item}:linear", f"fit:{item}:als", f"train:{item}:mlp"]
     depends: dict[str, Any] = {"seed": options.seed} | ({"best": options.best} if method == "linear" else {})
     return Step(key, depends, tuple(needs), _alone(key, run))
 

@@ -1,4 +1,5 @@
-"""The slow, obvious version of every result: json.load, loops, counters. Imports nothing from the package.
+"""The slow, obvious version of every result: json.load, loops, counters, and for recommenders numpy.linalg. Imports
+nothing from the package.
 
 Tables are lists of dicts, columns in the order of the specification; pairs are dicts of tuples. `data` is
 always what `read` gives: playlists as JSON has them. An item is its code, its place in `artists` or `tracks`.
@@ -10,6 +11,8 @@ import math
 from collections import Counter, defaultdict
 from fractions import Fraction
 from itertools import combinations, groupby
+
+import numpy as np
 
 UNIT = 2**30
 """Weights are whole numbers of 2⁻³⁰."""
@@ -471,3 +474,90 @@ def tally(playlists):
             holders[code].add(pid)
             first.setdefault(code, (pid, artist))
     return [(code, mentions[code], len(holders[code]), *first[code]) for code in sorted(mentions)]
+
+
+# --- recommenders: playlists are (set of items, set of further inputs); weights are dense, float64
+
+
+def dense(playlists, n_items, extras=()):
+    """0 and 1: a row a playlist, a column an item and then one of each further input in `extras`."""
+    rows = np.zeros((len(playlists), n_items + len(extras)))
+    for row, (items, further) in zip(rows, playlists, strict=True):
+        for item in items:
+            row[item] = 1
+        for place, extra in enumerate(extras):
+            row[n_items + place] = extra in further
+    return rows
+
+
+def ridge_regression(x, y, weight, ridge):
+    """b that minimises Σ_u weight_u·(y_u − x_u·b)² + Σ_i ridge_i·b_i²."""
+    return np.linalg.solve(x.T @ (weight[:, None] * x) + np.diag(ridge), x.T @ (weight * y))
+
+
+def ease(playlists, n_items, ridge):
+    """(n_items, n_items): column j regressed on all others."""
+    x, weights = dense(playlists, n_items), np.zeros((n_items, n_items))
+    for j in range(n_items):
+        others = [i for i in range(n_items) if i != j]
+        weights[others, j] = ridge_regression(x[:, others], x[:, j], np.ones(len(x)), np.full(len(others), ridge))
+    return weights
+
+
+def linear(playlists, n_items, owner, extras, ridge, kappa, delta, owned, other):
+    """(inputs, n_items): item j regressed on all inputs, and on those that are neither j nor its own, mixed by kappa.
+
+    extras: the further inputs that are used; the weights of j and of its own stay, a playlist without j ignores them
+    """
+    z = dense(playlists, n_items, extras)
+    held = [sum(j in items for items, _ in playlists) for j in range(n_items)]
+    popularity, mean = [max(n, 1) for n in held], sum(held) / n_items
+    ridges = [ridge * math.sqrt(popularity[j] / mean) for j in range(n_items)]
+    ridges = np.array(ridges + [owned if owner[one] >= 0 else other for one in extras])
+    roots = [math.sqrt(max(len(items), 1)) for items, _ in playlists]
+    weight = np.array([sum(roots) / len(roots) / root for root in roots])
+    weights = np.zeros((z.shape[1], n_items))
+    for j in range(n_items):
+        own = {j, *(n_items + place for place, one in enumerate(extras) if owner[one] == j)}
+        others = [i for i in range(z.shape[1]) if i not in own]
+        weights[:, j] = (1 - kappa) * ridge_regression(z, z[:, j], weight, ridges)
+        weights[others, j] += kappa * ridge_regression(z[:, others], z[:, j], weight, ridges[others])
+        weights[:, j] *= popularity[j] ** -delta
+    return weights
+
+
+def als_side(q, lists, unseen, ridge, n_others):
+    """The minimiser p of each list J: Σ_J (1 − p·q_j)² + unseen·Σ_all (p·q_j)² + ridge·(|J| + unseen·n_others)·|p|²."""
+    solved = []
+    for one in lists:
+        matrix = unseen * (q.T @ q) + ridge * (len(one) + unseen * n_others) * np.eye(q.shape[1])
+        right = np.zeros(q.shape[1])
+        for j in one:
+            matrix += np.outer(q[j], q[j])
+            right += q[j]
+        solved.append(np.linalg.solve(matrix, right))
+    return np.array(solved).reshape(-1, q.shape[1])
+
+
+def als_sweep(q, playlists, n_items, extras, unseen, ridge):
+    """The playlists' vectors by those of the inputs, and then those by them."""
+    z = dense(playlists, n_items, extras)
+    p = als_side(q, [np.flatnonzero(row) for row in z], unseen, ridge, n_items)
+    return als_side(p, [np.flatnonzero(column) for column in z.T], unseen, ridge, len(playlists))
+
+
+def standardised(scores, seen):
+    """A playlist's scores over what it lacks: mean 0, deviation 1, all 0 where they are equal; None in `seen`."""
+    unseen = [score for item, score in enumerate(scores) if item not in seen]
+    if not unseen:
+        return [None] * len(scores)
+    mean = math.fsum(unseen) / len(unseen)
+    deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in unseen) / len(unseen))
+    if max(unseen) == min(unseen):
+        deviation = math.inf
+    return [None if item in seen else (score - mean) / deviation for item, score in enumerate(scores)]
+
+
+def item_knn(similar, items, n_items):
+    """Each candidate's sum over a playlist's items; similar: {(item, neighbour): similarity}."""
+    return [sum(max(similar.get((item, one), 0), 0) for item in items) for one in range(n_items)]

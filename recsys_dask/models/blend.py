@@ -50,8 +50,8 @@ def weighted(parts: Sequence[Floats], weights: Sequence[float]) -> Floats:
 
 
 def best_weights(parts: Sequence[Floats], quality: Callable[[Floats], NDArray[np.float64]]) -> tuple[float, ...]:
-    """Weights by validation, the first one 1 or scaled alike: of the combinations of `GRID` the best one, unless equal
-    weights are within a standard error of it (of the paired difference): a choice that is noise does not transfer.
+    """Weights by validation: of the combinations of `GRID` the best one, unless equal weights are within two standard
+    errors of it (of the paired difference): the best of many is so by chance, and does not transfer.
 
     parts: standardised scores (n, N) of some playlists; quality: (n,) of scores, higher is better
     """
@@ -62,4 +62,4 @@ def best_weights(parts: Sequence[Floats], quality: Callable[[Floats], NDArray[np
             tried[weights] = quality(weighted(parts, weights))
     best = max(tried, key=lambda weights: tried[weights].mean())
     gain = tried[best] - tried[equal]
-    return best if gain.mean() > gain.std() / len(gain) ** 0.5 else equal
+    return best if gain.mean() > 2 * gain.std() / len(gain) ** 0.5 else equal

@@ -168,22 +168,16 @@ def fit_mlp(data: Data, seed: int, device: str | None = None) -> FoldedMean:
 
 
 def fit_blend(
-    data: Data, seed: int, free_bytes: float, linear_how: Mapping[str, float], device: str | None = None
-) -> tuple[Scorer, tuple[float, ...], list[str]]:
-    """The blend's own `als`, and the weights of `BLENDED` by validation.
-
-    The least regularised `als` adds most to the others, though by itself a stronger ridge recommends better: it has the
-    ridge found in blends. linear_how: how the store's `linear` was fitted.
-    """
-    usual = {"factor": 1.0}
-    mine = fit_als(data, seed, free_bytes, usual).scorer
+    data: Data, seed: int, free_bytes: float, hows: Mapping[str, Mapping[str, float]], device: str | None = None
+) -> tuple[tuple[float, ...], list[str]]:
+    """The weights of `BLENDED` by validation. hows: how the store's `linear` and `als` were fitted."""
     split = inner(data, seed)
     if split is None:
-        return mine, (1.0,) * len(BLENDED), ["too few playlists to choose weights: equal ones"]
+        return (1.0,) * len(BLENDED), ["too few playlists to choose weights: equal ones"]
     few = split.data.n_items + INNER_EXTRAS
     parts: dict[str, Scorer] = {
-        "linear": fit_linear(split.data, seed, free_bytes, linear_how, few).scorer,
-        "als": fit_als(split.data, seed, free_bytes, usual).scorer,
+        "linear": fit_linear(split.data, seed, free_bytes, hows["linear"], few).scorer,
+        "als": fit_als(split.data, seed, free_bytes, hows["als"]).scorer,
         "mlp": fit_mlp(split.data, seed, device),
     }
     asked = [parts[name].scores(split.asked) for name in BLENDED]
@@ -192,7 +186,7 @@ def fit_blend(
     weights = best_weights(scores, split.quality)
     note = f"mean of R-precision, NDCG@100 and recall@50 of {split.asked.n:,} playlists: {found}"
     chosen = " : ".join(f"{weight:g}" for weight in weights)
-    return mine, weights, [f"{note}, blend {split.quality(weighted(scores, weights)).mean() / 3:.4f} at {chosen}"]
+    return weights, [f"{note}, blend {split.quality(weighted(scores, weights)).mean() / 3:.4f} at {chosen}"]
 
 
 def _chosen(

@@ -31,11 +31,7 @@ def scorer(store: Store, item: str, method: str) -> Any:
         arrays, meta = read_arrays(store.folder, store.entry(f"recommender_{item}_{method}").files[0].path)
         tree = meta["scorer"]
         if "blend" in tree:
-            parts = (
-                scorer(store, item, part) if isinstance(part, str) else saved.unpack(arrays, part)
-                for part in tree["blend"]
-            )
-            return Blend(tuple(parts), tuple(tree["weights"]))
+            return Blend(tuple(scorer(store, item, part) for part in tree["blend"]), tuple(tree["weights"]))
         return saved.unpack(arrays, tree)
     if method in params.MODELS:
         return _trained(store, item, method)

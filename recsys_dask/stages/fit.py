@@ -44,14 +44,14 @@ def read_lists(folder: Folder, playlists: str, rows: str, item: str, known: Inpu
 
 
 class Job(NamedTuple):
-    """What a fit is told, plain enough to be sent to a worker. linear_how: of a blend, how its `linear` was fitted."""
+    """What a fit is told, plain enough to be sent to a worker. hows: of a blend, how its parts were fitted."""
 
     folder: Folder
     options: params.Fit
     method: str
     known: Inputs
     token: str
-    linear_how: dict[str, float] = {}  # noqa: RUF012
+    hows: dict[str, dict[str, float]]
 
 
 def fit(
@@ -70,7 +70,8 @@ def fit(
             f"{store.folder.url}: {len(known.items)} {item}s in the pairs' full view are too few to recommend from; "
             "ingest more playlists"
         )
-    job = Job(store.folder, options, method, known, token, _how(store, item, "linear") if method == "blend" else {})
+    hows = {part: _how(store, item, part) for part in ("linear", "als")} if method == "blend" else {}
+    job = Job(store.folder, options, method, known, token, hows)
     both = zip(store.entry("playlists").files, store.entry("rows").files, strict=True)
     with cluster.measured() as so_far:
         shared = delayed(known, name=f"inputs-{token}", traverse=False)
@@ -127,9 +128,9 @@ def _fit(parts: list[Lists], job: Job, tell: Callable[[str], None]) -> Made:
     tell(f"fit {job.method}: {data.lists.n:,} playlists, {data.n_items:,} items")
     similar = None
     if job.method == "blend":
-        own, weights, notes = fitting.fit_blend(data, seed, free, job.linear_how, job.options.device)
-        arrays, packed = saved.pack(own)
-        tree: Any = {"blend": ["linear", packed, "mlp"], "weights": weights}
+        weights, notes = fitting.fit_blend(data, seed, free, job.hows, job.options.device)
+        arrays: dict[str, NDArray[Any]] = {}
+        tree: Any = {"blend": fitting.BLENDED, "weights": weights}
         how: dict[str, float] = {}
     else:
         ways: Any = {"ease": fitting.fit_ease, "linear": fitting.fit_linear, "als": fitting.fit_als}

@@ -56,17 +56,21 @@ def read_arrays(folder: Folder, path: str) -> tuple[dict[str, NDArray[Any]], Any
             else np.frombuffer(folder.read(path), np.uint8)
         )
         start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        if start > len(data):
+            raise ValueError(f"it ends after {len(data):,} bytes")
         header = json.loads(data[8:start].tobytes())
         meta = json.loads(header.pop("__metadata__", {}).get("meta", "null"))
         found = {}
         for name, one in header.items():
             low, high = one["data_offsets"]
-            if start + high > len(data):
-                raise ValueError(f"it ends after {len(data):,} bytes")
+            if not 0 <= low <= high <= len(data) - start:
+                raise ValueError(f"it ends after {len(data):,} bytes, and {name} would be elsewhere")
+            if one["dtype"] not in _DTYPES:
+                raise ValueError(f"{name} is of type {one['dtype']}, not of {', '.join(_DTYPES)}")
             found[name] = data[start + low : start + high].view(_DTYPES[one["dtype"]]).reshape(one["shape"])
         return found, meta
     except OSError as error:
         why = reason(error)
-    except (ValueError, KeyError, TypeError) as error:
-        why = f"not whole: {error}"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        why = f"no whole file of arrays: {' '.join(str(error).split())}"
     raise StoreError(f"{folder.full(path)}: cannot be read ({why}); see: recsys-dask check {folder.url}")
