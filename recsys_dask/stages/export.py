@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from recsys_dask import params
 from recsys_dask.arrow import bools, float64, int64, values
-from recsys_dask.cooccurrence.measures import MEASURES
 from recsys_dask.formats.vocabulary import string_order
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
@@ -24,8 +23,8 @@ from recsys_dask.store.tables import Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DEFAULT_MEASURE = "cosine"
-"""What `similar.txt` holds: the measure whose lists recommend best."""
+BEST_LISTS = ("linear", "cosine")
+"""What `similar.txt` holds: the first of these that is there. As recommenders by their lists alone they are far apart."""
 
 CSV_ROWS = 500_000
 """Rows of each `playlist_<n>.csv`, as the article has them."""
@@ -46,7 +45,7 @@ def export(
     item = options.item
     suffix = "" if item == "artist" else f"_{item}"
     name = f"{prefix}{{}}{suffix}.{{}}".format
-    methods = [method for method in (*MEASURES, *params.MODELS) if store.has(f"similar_{item}_{method}")]
+    methods = [method for method in params.methods() if store.has(f"similar_{item}_{method}")]
     n_ids = store.entry(f"{item}s").rows + (store.entry("tracks").rows if options.rows and item == "artist" else 0)
     projected = cluster.budget.check(f"export of {n_ids:,} ids", task_bytes(n_ids, options.rows), "")
     with cluster.measured() as so_far:
@@ -56,8 +55,8 @@ def export(
             if options.parquet:
                 work.append(delayed(write_pairs)(store, item, out, name("pairs", "parquet"), "parquet"))
         lists = {method: [name(method, "txt")] for method in methods}
-        if DEFAULT_MEASURE in lists:
-            lists[DEFAULT_MEASURE].append(name("similar", "txt"))
+        if best := next((method for method in BEST_LISTS if method in lists), None):
+            lists[best].append(name("similar", "txt"))
         work += [delayed(write_similar)(store, item, method, out, names) for method, names in lists.items()]
         made = cluster.compute("export", work, lambda several: sum(one.rows for one in several), "rows")
         if options.rows:
