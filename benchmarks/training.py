@@ -6,8 +6,9 @@ Stock is `CollabDataLoaders.from_df` and `collab_learner`, on `--rows` of the ro
 a step. Ours comes first and last, an A/A pair; other `--ways`: dense (fastai's Adam on our loader), replace (rows drawn
 as stock does). One thread each: rows a CPU second hold on a busy machine, too, and `times-ours` is by these.
 
-default: one epoch of the presets `default` (mf, mlp) and `fast` (mean_mf), on all cores as stock is then too; a
-positive is credited three rows, since stock's rows are a positive and two negatives. `times-ours` is by wall time.
+default: one epoch (`--steps 0`: all) of the presets `default` (mf, mlp) and `fast` (mean_mf), on all cores as stock is
+then too; a positive is credited three rows, since stock's rows are a positive and two negatives. `times-ours` is by
+wall time.
 """
 
 from __future__ import annotations
@@ -59,18 +60,20 @@ def learner(way: str, kind: str, rows: Any, playlists: int, items: int) -> Any:
 
 
 def whole(way: str, args: argparse.Namespace) -> dict[str, float]:
-    """One epoch of a model of whole playlists; rows as stock has them."""
+    """An epoch of a model of whole playlists, with --steps 0 all that its recipe has; rows as stock has them."""
     from benchmarks.embeddings import fitted
     from recsys_dask.training.playlists import Playlists
 
     rows = generated(args.playlists, args.items, args.positives)
-    positives = rows.take(rows.ratings == 1)
+    n, positives = len(rows.items), rows.take(rows.ratings == 1)
     starts = np.concatenate([[0], np.cumsum(np.bincount(positives.playlists, minlength=args.playlists))])
     begun = time.perf_counter()
-    _, history = fitted(way, Playlists(starts, positives.items, args.items), epochs=1)
+    playlists = Playlists(starts, positives.items, args.items)
+    del rows, positives
+    _, history = fitted(way, playlists, **(dict(epochs=1) if args.steps else {}))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
     seconds = time.perf_counter() - begun
-    return {"rows": len(rows.items), "rows_s": 3 * history[-1].rows_per_s, "fit_s": seconds, "peak_mb": peak}
+    return {"rows": n, "rows_s": 3 * history[-1].rows_per_s, "fit_s": seconds, "peak_mb": peak}
 
 
 def measure(way: str, args: argparse.Namespace) -> dict[str, float]:

@@ -197,8 +197,8 @@ def _by_input(p: Array, ridge: Array, groups: tuple[Ints, Ints], kappa: float, f
             group = members[starts[j] : starts[j + 1]]
             within = np.zeros(len(group))
             within[0] = 1
-            left_out = p[:, group] @ np.linalg.solve(p[np.ix_(group, group)], within)
-            column = ((kappa - 1) * ridge[j] * p[:, j] - kappa * left_out) * fall[j]
+            left_out = np.linalg.solve(p[np.ix_(group, group)], within) @ p[group]
+            column = ((kappa - 1) * ridge[j] * p[j] - kappa * left_out) * fall[j]
             column[group] = 0
             out[:, j] = column
 
@@ -255,7 +255,8 @@ def _by_playlist(
 
 
 def _product(m: Array, right: Floats) -> Floats:
-    """m·right in place of `right`, a block of columns at a time."""
+    """m·right in place of `right`, a block of columns at a time, in single precision."""
+    short = m.astype(np.float32)
     for low in range(0, right.shape[1], BLOCK):
-        right[:, low : low + BLOCK] = m @ right[:, low : low + BLOCK]
+        right[:, low : low + BLOCK] = short @ right[:, low : low + BLOCK]
     return right

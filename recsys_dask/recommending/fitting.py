@@ -33,7 +33,7 @@ VALIDATES, VALID_SHARE, LEAST_VALIDATES = 1_000, 0.2, 20
 INNER_PLAYLISTS = 100_000
 """A fit that only serves to choose takes no more playlists than these."""
 
-CHOICE_ITEMS = 4_000
+CHOICE_ITEMS = 2_000
 """A ridge is chosen on the items of most playlists: inverting a matrix costs the cube of its size."""
 
 EASE_RIDGES = (30.0, 100.0, 300.0, 1_000.0, 3_000.0)
@@ -46,8 +46,8 @@ ALS_LEAST = 3
 ALS_INPUTS = 100_000
 """Further inputs of `als` are in at least so many playlists, and there are at most so many of them."""
 
-MOST_INPUTS = 20_000
-"""Of a matrix over inputs, whose inverse takes some minutes of two cores."""
+MOST_INPUTS = 15_000
+"""Of a matrix over inputs, whose inverse takes a minute or two of two cores."""
 
 MOST_PLAYLISTS = 12_000
 """Of a matrix over playlists."""
