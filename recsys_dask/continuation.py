@@ -24,7 +24,7 @@ BLOCK = 256
 def recommend(
     ready: Recommender, asked: Sequence[str], options: params.Recommend, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """What a playlist of some items, given by id, URI or name, lacks: rows of rank, id, name, score.
+    """What a playlist of some items, given by id, URI or name, lacks: rows of query, rank, id, name, score.
 
     Items that are not known are named and passed over; `UnknownItemError` where none is.
     """
@@ -41,7 +41,7 @@ def recommend(
     for one in unknown:
         say(f"passed over: {one}")
     (found,) = ready.recommend([known], options.k, *_limits(options))
-    return [item._asdict() for item in found]
+    return [{"query": " ".join(asked), **item._asdict()} for item in found]
 
 
 def recommend_file(ready: Recommender, path: str, out: str, options: params.Recommend, progress: Progress) -> str:
