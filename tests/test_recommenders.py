@@ -58,11 +58,8 @@ def check_linear(world: World, asked: World, extras: list[int], shape: Shape) ->
         same(fitted.by_item(), weights[: world.n_items], off)
 
 
-known = worlds(min_playlists=1).filter(lambda world: any(items for items, _ in world.playlists))
-
-
 @settings(max_examples=60, deadline=None)
-@given(known, st.data(), st.sampled_from([0.0, 0.7, 1.0]), st.sampled_from([0.0, 0.15, 1.0]))
+@given(worlds(), st.data(), st.sampled_from([0.0, 0.7, 1.0]), st.sampled_from([0.0, 0.15, 1.0]))
 def test_linear_is_a_regression_of_each_item(world: World, data: st.DataObject, kappa: float, delta: float) -> None:
     places = st.sampled_from(range(len(world.owner))) if world.owner else st.nothing()
     extras = sorted(data.draw(st.sets(places)))
@@ -84,6 +81,15 @@ def test_linear_in_blocks_and_by_several_threads(monkeypatch) -> None:
     world = drawn(60, 140, 139, seed=3, most=25)
     world = allowed(world._replace(owner=[*range(1, 140)]))
     check_linear(world, world, list(range(139)), SHAPE)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [0, 3])
+def test_linear_of_playlists_without_any_item_knows_nothing(n: int) -> None:
+    world = World(4, [1], [(set(), set())] * n)
+    for primal in (True, False):
+        fitted = linear(world.data, SHAPE, np.zeros(1, np.int32), primal)
+        assert (fitted.scores(packed([({0, 2}, set()), ({1}, {0})]))[:, 3] == 0).all()
 
 
 def test_linear_takes_the_side_that_is_smaller() -> None:
