@@ -155,6 +155,22 @@ def test_a_value_is_chosen_where_it_wins_and_the_usual_one_where_nothing_does() 
     assert [choose({1.0: 1.0, 3.0: 1.0}, 1.0, seed) for seed in range(6)].count(1.0) >= 5
 
 
+def test_an_mlp_for_a_choice_repeats_and_finds_what_is_planted() -> None:
+    """Planted: a playlist is of one half of the items."""
+    rng = np.random.default_rng(0)
+    halves = [rng.integers(2) * 30 + rng.permutation(30)[:12] for _ in range(300)]
+    data = World(60, [], [(set(one.tolist()), set()) for one in halves]).data
+    split = inner(data, 0)
+    assert split is not None
+    made, again, other = (fitting.fit_mlp(split.data, seed) for seed in (0, 0, 1))
+    assert len(made.layers) == 6 and made.power == 0.75
+    scores = [one.scores(split.asked) for one in (made, again, other)]
+    assert np.array_equal(scores[0], scores[1]) and not np.allclose(scores[0], scores[2])
+    own = split.asked.items[split.asked.starts[:-1]] // 30
+    by_half = scores[0].reshape(-1, 2, 30).mean(2)
+    assert (by_half.argmax(1) == own).mean() > 0.95
+
+
 class Told:
     """A split whose quality is what scorers say."""
 
