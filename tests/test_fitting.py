@@ -237,10 +237,13 @@ def test_a_blend_weighs_what_recommends_the_hidden(monkeypatch) -> None:
     world = long_ones(300)
     split = inner(world.data, 0)
     assert split is not None
-    seen = []
+    seen: dict[str, list[Data]] = {"linear": [], "als": [], "mlp": []}
+    for name, fit in (("linear", fitting.linear), ("als", fitting.als)):
+        spy = lambda data, *rest, seen=seen[name], fit=fit, **named: (seen.append(data), fit(data, *rest, **named))[1]
+        monkeypatch.setattr(fitting, name, spy)
 
     def mlp(data: Data, seed: int, device: str | None) -> Teller:
-        seen.append(data)
+        seen["mlp"].append(data)
         return Teller(split, loudly, 1)
 
     monkeypatch.setattr(fitting, "fit_mlp", mlp)
@@ -251,7 +254,9 @@ def test_a_blend_weighs_what_recommends_the_hidden(monkeypatch) -> None:
         assert len(weights) == 3 and len(notes) == 1 and f"of {split.asked.n} playlists" in notes[0]
         assert (mine.q == fit_als(world.data, 0, FREE, {"factor": 1.0}).scorer.q).all()
     assert found[0.0][2] < max(found[0.0][:2]) and found[6.0][2] > max(found[6.0][:2])
-    assert all(unpacked(one.lists) == unpacked(split.data.lists) for one in seen)
+    kept, everything = unpacked(split.data.lists), unpacked(world.lists)
+    told = {name: [unpacked(one.lists) for one in datas] for name, datas in seen.items()}
+    assert told == {"linear": [kept] * 2, "mlp": [kept] * 2, "als": [everything, kept, everything] * 2}
 
 
 # ------------------------------------------------------------------------------------------------------------ memory

@@ -243,6 +243,8 @@ def test_trained_models_score_from_their_weights() -> None:
     size = np.maximum(z.sum(1, keepdims=True), 1)
     p = z @ q / size**0.75
     np.testing.assert_allclose(FoldedMean(q, b).scores(world.lists), p @ q.T + b, rtol=1e-4, atol=1e-5)
+    halves = FoldedMean(q, b, power=0.5).scores(world.lists)
+    np.testing.assert_allclose(halves, z @ q / size**0.5 @ q.T + b, rtol=1e-4, atol=1e-5)
     layers = [rng.standard_normal(shape).astype(np.float32) for shape in ((5, 4), (5,), (4, 5), (4,))]
     through = p + np.maximum(p @ layers[0].T + layers[1], 0) @ layers[2].T + layers[3]
     assert np.allclose(through_tower(p, [(layers[0], layers[1]), (layers[2], layers[3])]), through)
