@@ -141,13 +141,13 @@ def linear(data: Data, shape: Shape, extras: Items, primal: bool | None = None) 
     if primal is None:
         primal = n_inputs <= data.lists.n
     popularity = np.maximum(data.n_playlists(), 1).astype(float)
-    mean = data.lists.starts[-1] / max(data.n_items, 1)
+    mean = max(data.lists.starts[-1], 1) / max(data.n_items, 1)
     own = data.owner[extras]
     ridge = np.concatenate(
         [shape.ridge * np.sqrt(popularity / mean), np.where(own >= 0, shape.owned, shape.other).astype(float)]
     )
     root = np.sqrt(np.maximum(np.diff(data.lists.starts), 1))
-    heavy = root / root.mean()
+    heavy = root * (len(root) / max(root.sum(), 1))
     starts, inputs = inputs_of(data.lists, data.n_items, extras)
     groups = _groups(data.n_items, own)
     fall = popularity**-shape.delta
