@@ -57,7 +57,7 @@ class Item2Vec(nn.Module):
         other = (at[:, None] + step) % length[holder][:, None] + seen_starts[holder][:, None]
         vectors = self.q[item]
         near = (vectors[:, None] * self.context[seen[other].long()]).sum(2)
-        drawn = torch.multinomial(self.chance, self.sample, replacement=True)
+        drawn = torch.multinomial(self.get_buffer("chance"), self.sample, replacement=True)
         far = vectors @ self.context[drawn].T
         weight = self.negatives * self.contexts / self.sample
         return -(logsigmoid(near).sum() + weight * logsigmoid(-far).sum()) / (len(item) * self.contexts)
