@@ -204,8 +204,10 @@ def _similar(function: Callable[..., Any], given: dict[str, Any], as_json: bool)
 
 ITEMS = click.Argument(["items"], metavar="[ID]...", nargs=-1)
 AS_ITEMS = click.Option(["--items", "as_items"], is_flag=True, help="What follows is what one playlist holds.")
-PLAYLISTS = click.Option(["--playlists"], help="A file of playlists instead: MPD-shaped, or the challenge set.")
-OUT_FILE = click.Option(["--out"], help="--playlists: the CSV file to write, pid,id1,id2,…")
+PLAYLISTS = click.Option(
+    ["--playlists"], default=None, help="A file of playlists instead: MPD-shaped, or the challenge set."
+)
+OUT_FILE = click.Option(["--out"], default=None, help="--playlists: the CSV file to write, pid,id1,id2,…")
 
 
 @_command("recommend", [STORE, ITEMS], [AS_ITEMS, PLAYLISTS, OUT_FILE, JSON])
