@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BEST_LISTS = ("linear", "cosine")
-"""What `similar.txt` holds: the first of these that is there. As recommenders by their lists alone they are far apart."""
+"""What `similar.txt` holds: the first of these that is there. Recommending by their lists alone they are far apart."""
 
 CSV_ROWS = 500_000
 """Rows of each `playlist_<n>.csv`, as the article has them."""
