@@ -193,10 +193,10 @@ class Recommender:
         if isinstance(query, Query):
             return query
         if isinstance(query, Mapping):
-            tracks = query.get("tracks") or ()
-            return Query(
-                [one["artist_uri"] for one in tracks], [one["track_uri"] for one in tracks], query.get("name") or ""
-            )
+            uris = [
+                [one[f"{kind}_uri"] for one in query.get("tracks") or () if one.get(f"{kind}_uri")] for kind in KINDS
+            ]
+            return Query(*uris, query.get("name") or "")
         if isinstance(query, str):
             raise UsageError(f"{query}: a playlist is a list of ids, not one of them")
         tracks = [one for one in query if one.startswith("spotify:track:")]
