@@ -118,7 +118,7 @@ def test_the_tables_agree(store: Path) -> None:
         assert opened.table(name).schema.equals(schemas.of(name).arrow())
         order = [tuple(row[one] for one in schemas.of(name).order) for row in opened.table(name).to_pylist()]
         assert order == sorted(set(order))
-    assert api.evaluate(store, methods=",".join(METHODS)) == rows
+    assert str(api.evaluate(store, methods=",".join(METHODS))) == str(rows)
     metrics = [name for name, metric in METRICS.items() if metric.kind == "each"]
     assert {(row["method"], row["metric"]) for row in rows} == {
         (method, metric) for method in METHODS for metric in [*metrics, "coverage@50"]
@@ -144,7 +144,8 @@ def test_the_tables_agree(store: Path) -> None:
     assert [line.split()[0] for line in lines[1:-1]] == sorted(METHODS, key=lambda one: -of[one, "ndcg@100"])
     assert lines[-1].startswith(f"{len(found['linear', 'ndcg@100']):,} test playlists; intervals of 95%")
     as_json = cli("evaluate", store, "--methods", ",".join(METHODS), "--json")
-    assert len(json.loads(as_json.stdout)) == len(rows)
+    plain = [{name: None if value != value else value for name, value in row.items()} for row in rows]
+    assert json.loads(as_json.stdout, parse_constant=pytest.fail) == plain  # JSON has no NaN
 
 
 def by_hand(store: Path, rule: str = "fifth") -> tuple[dict[int, tuple[set[int], set[int]]], list[int]]:
@@ -244,7 +245,7 @@ def test_what_was_evaluated_before_changes_nothing(few: Path) -> None:
     assert str(api.evaluate(few, methods="popularity", rebuild=True, split_seed=7)) == str(before)
 
 
-@pytest.mark.parametrize("rule, n_given", [("first:5", 5), ("random:5", 5), ("first:1", 1), ("random:25", 25)])
+@pytest.mark.parametrize("rule, n_given", [("first:5", 5), ("random:5", 5), ("first:1", 1), ("random:15", 15)])
 def test_the_challenge_s_cases(rule: str, n_given: int, few: Path) -> None:
     rows = api.evaluate(few, methods="popularity,linear", hidden=rule)
     of = {(row["method"], row["metric"]): row for row in rows}
