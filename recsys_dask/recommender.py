@@ -193,10 +193,9 @@ class Recommender:
         if isinstance(query, Query):
             return query
         if isinstance(query, Mapping):
-            uris = [
-                [one[f"{kind}_uri"] for one in query.get("tracks") or () if one.get(f"{kind}_uri")] for kind in KINDS
-            ]
-            return Query(*uris, query.get("name") or "")
+            tracks = query.get("tracks") or ()
+            artist, track = ([one[uri] for one in tracks if one.get(uri)] for uri in ("artist_uri", "track_uri"))
+            return Query(artist, track, query.get("name") or "")
         if isinstance(query, str):
             raise UsageError(f"{query}: a playlist is a list of ids, not one of them")
         tracks = [one for one in query if one.startswith("spotify:track:")]

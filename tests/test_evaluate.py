@@ -13,6 +13,7 @@ import numpy as np
 import oracles
 import pytest
 from click.testing import CliRunner, Result
+from small_playlists import packed
 from small_store import world
 from strategies import write_slices
 
@@ -20,11 +21,12 @@ from recsys_dask import api, schemas
 from recsys_dask.cli import program
 from recsys_dask.errors import StoreError, UsageError
 from recsys_dask.metrics import METRICS, paired
+from recsys_dask.models.popularity import Random
 from recsys_dask.stages import evaluate as stage
 from recsys_dask.store.arrays import read_arrays
 from recsys_dask.store.tables import Store
 
-METHODS = ("random", "popularity", "cosine", "count", "ease", "linear")
+METHODS = ("random", "popularity", "coco", "cosine", "count", "ease", "linear")
 Rows = list[dict[str, Any]]
 
 
@@ -95,7 +97,7 @@ def test_the_order_on_planted_scenes(store: Path) -> None:
             assert gap(method, "popularity", metric).low > 0.2 * mean, (method, metric)
     for metric in ("ndcg@100", "r_precision", "recall@50"):
         assert all(gap(method, "random", metric).low > 0 for method in METHODS[1:])
-    assert gap("linear", "cosine").low > 0
+        assert gap("cosine", "coco", metric).low > 0 < gap("coco", "popularity", metric).low
 
 
 def test_no_near_duplicate_is_tested(store: Path) -> None:
@@ -224,6 +226,16 @@ def test_repeatable_and_another_split_differs(few: Path, client, tmp_path: Path)
     assert str(other) != str(once)
 
 
+def test_random_depends_on_no_batch() -> None:
+    lists = packed([({0, 2}, set()), ({1}, set()), (set(), set()), ({0, 2}, set()), ({3, 4}, set())])
+    together = Random(50, 0).scores(lists)
+    for row in range(lists.n):
+        mine = np.arange(lists.n) == row
+        assert np.array_equal(Random(50, 0).scores(lists.where(mine)), together[row : row + 1])
+    assert len(np.unique(together, axis=0)) == 4 and not np.array_equal(Random(50, 1).scores(lists), together)
+    assert Random(50, 0).scores(packed([])).shape == (0, 50)
+
+
 def test_only_what_is_new_is_done(few: Path) -> None:
     api.evaluate(few, methods="linear,popularity")
     child = few / "evaluation/manifest.json"
@@ -260,6 +272,21 @@ def test_the_challenge_s_cases(rule: str, n_given: int, few: Path) -> None:
         assert len(given) == n_given and given | hidden == set(order[pid]) and not given & hidden
         if rule.startswith("first"):
             assert given == set(order[pid][:n_given])
+
+
+def test_models_of_the_article(tmp_path: Path) -> None:
+    """They are evaluated as the store has them: trained on the article's view, recommending from the full one."""
+    made = prepared(tmp_path, world(150), 80, near=False)
+    api.pairs(made)
+    api.train(made, preset="article", model="mf", epochs=1, factors=4)
+    api.train(made, preset="article", model="mlp", epochs=1, factors=4)
+    rows = api.evaluate(made, methods="mf,mlp,linear", keep_near_duplicates=True)
+    assert {row["method"] for row in rows} == {"mf", "mlp", "linear"}
+    stages = child_of(made).manifest.stages
+    assert (
+        stages["train:artist:mlp"].params["preset"] == "article" and stages["train:artist:mlp"].params["factors"] == 4
+    )
+    assert "similar:artist:coco" not in stages
 
 
 def test_of_playlists_that_show_nothing(few: Path) -> None:
