@@ -242,7 +242,8 @@ def _evaluate(function: Callable[..., Any], given: dict[str, Any], as_json: bool
 
     rows = function(given.pop("store"), progress=for_people(), **given)
     if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        plain = [{name: None if value != value else value for name, value in row.items()} for row in rows]  # no NaN
+        click.echo(json.dumps(plain, ensure_ascii=False, indent=1))
         return
     of = {(row["method"], row["metric"]): row for row in rows}
     methods = sorted({row["method"] for row in rows}, key=lambda method: -of[method, "ndcg@100"]["mean"])
