@@ -83,7 +83,7 @@ def run(
     options = COMMANDS["run"].options
     made = params.make(*options, values=parameters)
     ingest_, counts_, near_, pairs_, similar_, which, train_, neighbours_, fit_, export_, redo, cluster = made
-    models = {"all": params.MODELS, "none": ()}.get(which.models, (which.models,))
+    models = {"usual": params.USUAL_MODELS, "all": params.MODELS, "none": ()}.get(which.models, (which.models,))
     recommender = _recommender(which.recommender, models, train_, pairs_)
     inputs = find(source, ingest_.files)
 
@@ -186,7 +186,7 @@ def pairs(
 def train(
     store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
 ) -> list[Outcome]:
-    """Train mf, mlp or both: `embeddings_<item>_<model>`, and the weights under models/.
+    """Train mf and mlp, or one model: `embeddings_<item>_<model>`, and the weights under models/.
 
     An interrupted training goes on after its last finished epoch. Raises `TrainingError` for a loss that is no number,
     `BudgetError` where the model does not fit the memory, and what `run` raises.
@@ -194,7 +194,7 @@ def train(
     from recsys_dask import steps
 
     options, redo, cluster = params.make(*COMMANDS["train"].options, values=parameters)
-    models = params.MODELS if options.model is None else (options.model,)
+    models = params.USUAL_MODELS if options.model is None else (options.model,)
 
     def wanted(opened: Store) -> list[Step]:
         return [steps.train_step(options, model, opened) for model in models]

@@ -105,7 +105,7 @@ def steps_for(
     """What a method needs of the child store."""
     counts, pairs, similar, train = settings
     first = [steps.holdout_step(store, split), steps.counts_step(counts)]
-    models = {"mf": ["mf"], "mlp": ["mlp"], "blend": ["mlp"]}.get(method, [])
+    models = [method] if method in params.MODELS else ["mlp"] if method == "blend" else []
     of_full = dataclasses.replace(pairs, view="full"), dataclasses.replace(similar, measure="cosine")
     of_article = dataclasses.replace(pairs, view="article"), dataclasses.replace(similar, measure="coco")
     made = [*first, *steps.pairs_steps(*of_full)[:1]]

@@ -23,7 +23,9 @@ def measures() -> tuple[str, ...]:
     return tuple(MEASURES)
 
 
-MODELS = ("mf", "mlp")
+MODELS = ("mf", "mlp", "item2vec")
+USUAL_MODELS = ("mf", "mlp")
+"""What is trained unless others are asked for."""
 PRESETS = ("default", "fast", "article")
 
 
@@ -156,7 +158,7 @@ class Train:
     """`train`: the models. None: what the preset has."""
 
     item: str = parameter("artist", "What gets vectors.", choices=ITEMS)
-    model: str | None = parameter(None, "Only this model (default: all).", choices=MODELS)
+    model: str | None = parameter(None, "Only this model (default: mf and mlp).", choices=MODELS)
     preset: str = parameter(
         "default",
         "default: the best vectors, from whole playlists of the full view; fast: sooner; article: fastai's "
@@ -210,7 +212,11 @@ class Neighbours:
 class Models:
     """`run`: how far it goes."""
 
-    models: str = parameter("all", "Which models to train: all, none or one.", choices=("all", "none", *MODELS))
+    models: str = parameter(
+        "usual",
+        "Which models to train: usual (mf and mlp), all, none or one.",
+        choices=("usual", "all", "none", *MODELS),
+    )
     recommender: str | None = parameter(
         None, "Which recommender to fit, or none (default: blend, if mlp is trained).", choices=("none", *FITTED)
     )

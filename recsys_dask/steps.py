@@ -12,7 +12,7 @@ from typing import Any
 
 from recsys_dask import params
 from recsys_dask.cooccurrence.measures import MEASURES
-from recsys_dask.errors import Fault, StoreError, bad_input
+from recsys_dask.errors import Fault, StoreError, UsageError, bad_input
 from recsys_dask.formats.inputs import exists, format_of
 from recsys_dask.formats.parts import SCRATCH
 from recsys_dask.pipeline import EXPORT_FOLDER, Made, Step
@@ -205,6 +205,8 @@ def article_min_tracks(store: Store, item: str) -> int:
 def train_step(options: params.Train, model: str, store: Store, min_tracks: int | None = None) -> Step:
     """A model's vectors. min_tracks: of the pairs that this run makes; None: of those that the store has."""
     view = view_of(options.preset)
+    if options.preset == "article" and model == "item2vec":
+        raise UsageError("--preset article trains mf and mlp alone: give --preset default for item2vec")
     pairs_key, key = f"pairs:{options.item}:{view}", f"train:{options.item}:{model}"
     depends = {
         name: value for name, value in dataclasses.asdict(options).items() if name not in params.Train.NOT_OF_THE_RESULT

@@ -20,15 +20,16 @@ Floats = NDArray[np.float32]
 class Item2Vec(nn.Module):
     """Two vectors an item, (N, k) each: `q` as the item that predicts, `context` as one that is predicted.
 
-    n_playlists (N,): how many playlists hold each item. For each item of a playlist `contexts` others of it are drawn,
-    and for each of these `negatives` items of all, with chances ∝ n_playlists**tilt. The negatives of a batch are one
-    sample, which every item of it is compared with, weighted to that number: a product of matrices instead of as many
-    look-ups, with the same expectation.
+    n_playlists (N,): how many playlists hold each item, of `total`. For each item of a playlist `contexts` others of
+    it are drawn, and for each of these `negatives` items of all, with chances ∝ n_playlists**tilt. The negatives of a
+    batch are one sample, which every item of it is compared with, weighted to that number: a product of matrices
+    instead of as many look-ups, with the same expectation.
     """
 
     def __init__(
         self,
         n_playlists: NDArray[np.int64],
+        total: int,
         factors: int = 50,
         contexts: int = 5,
         negatives: int = 5,
@@ -65,6 +66,9 @@ class Item2Vec(nn.Module):
     def vectors(self) -> Floats:
         """(N, k) float32: the item vectors that are compared for similarity."""
         return self.q.detach().cpu().numpy()
+
+    def bias(self) -> None:
+        """There is none."""
 
 
 def mean_loss(loss: torch.Tensor, *_: Any) -> torch.Tensor:
