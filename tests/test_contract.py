@@ -344,6 +344,8 @@ def test_the_package_is_typed() -> None:
 
 PYTHON = {"client", "progress"}  # of Python alone
 SHELL = {"debug", "as_json"}  # of the command line alone
+ITEMS = {"first", "more"}
+"""`--items A B C`: an option takes one value, so the others are arguments."""
 
 
 def test_every_function_is_a_command_and_every_command_a_function() -> None:
@@ -360,9 +362,10 @@ def test_every_function_is_a_command_and_every_command_a_function() -> None:
 def test_a_command_has_the_parameters_of_its_function(name: str) -> None:
     signature = inspect.signature(api.COMMANDS[name].function)
     command = program.commands[name.replace("_", "-")]
-    assert set(signature.parameters) - PYTHON == {one.name for one in command.params} - SHELL
+    shown = {"items" if one.name in ITEMS else one.name for one in command.params}
+    assert set(signature.parameters) - PYTHON == shown - SHELL
     for one in command.params:
-        if one.name in SHELL:
+        if one.name in SHELL | ITEMS:
             continue
         parameter = signature.parameters[one.name]
         if isinstance(one, click.Argument):
@@ -378,6 +381,7 @@ def test_arguments_stand_in_the_same_order(name: str) -> None:
     signature = inspect.signature(api.COMMANDS[name].function)
     command = program.commands[name.replace("_", "-")]
     arguments = [one.name for one in command.params if isinstance(one, click.Argument)]
+    arguments = ["items" if one in ITEMS else one for one in arguments]
     assert [one.name for one in signature.parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD] == arguments
 
 
@@ -388,11 +392,11 @@ def test_whoever_computes_takes_a_client_and_cluster_options(name: str) -> None:
     if "client" in parameters:
         assert ours <= parameters
     else:
-        assert name in {"similar", "info", "plan", "embedding"}  # they start nothing
+        assert name in {"similar", "info", "plan", "embedding", "recommend"}  # they start nothing
 
 
 def test_the_commands_of_the_specification_are_there() -> None:
-    wanted = "sample run ingest counts pairs train neighbours export similar embedding info"
+    wanted = "sample run ingest counts pairs train neighbours export similar recommend embedding evaluate info"
     assert set(wanted.split()) <= set(program.commands)
 
 
@@ -464,12 +468,13 @@ def test_parameters_are_frozen_and_explained(cls: type) -> None:
 
 
 def test_one_name_means_one_thing() -> None:
-    """A parameter that several stages have is the same parameter: type, default, bounds and choices."""
+    """A parameter that several stages have is the same parameter: type, default, bounds and choices; but for `method`,
+    one of those that a command knows."""
     seen: dict[str, tuple[object, ...]] = {}
     for cls in DATACLASSES:
         for field in dataclasses.fields(cls):
             rule = {name: value for name, value in field.metadata.items() if name != "help"}
-            mine = (field.type, field.default, rule)
+            mine = (field.type,) if field.name == "method" else (field.type, field.default, rule)
             assert seen.setdefault(field.name, mine) == mine, field.name
 
 
@@ -486,7 +491,7 @@ def imported_by(path: Path) -> set[str]:
 def test_oracles_import_nothing_from_the_package() -> None:
     imported = imported_by(TESTS / "oracles.py")
     assert "recsys_dask" not in imported
-    assert imported <= set(sys.stdlib_module_names)
+    assert imported <= {*sys.stdlib_module_names, "numpy"}
 
 
 def test_strategies_import_nothing_from_the_package() -> None:
