@@ -394,7 +394,7 @@ def test_whoever_computes_takes_a_client_and_cluster_options(name: str) -> None:
 
 
 def test_the_commands_of_the_specification_are_there() -> None:
-    wanted = "sample run ingest counts pairs train neighbours export similar embedding info"
+    wanted = "sample run ingest counts pairs train neighbours export similar recommend embedding evaluate info"
     assert set(wanted.split()) <= set(program.commands)
 
 
@@ -466,7 +466,8 @@ def test_parameters_are_frozen_and_explained(cls: type) -> None:
 
 
 def test_one_name_means_one_thing() -> None:
-    """A parameter that several stages have is the same parameter: type, default, bounds and choices."""
+    """A parameter that several stages have is the same parameter: type, default, bounds and choices; but for `method`,
+    one of those that a command knows."""
     seen: dict[str, tuple[object, ...]] = {}
     for cls in DATACLASSES:
         for field in dataclasses.fields(cls):
