@@ -381,7 +381,7 @@ def _recommender(asked: str | None, models: Sequence[str], train: params.Train, 
     if asked == "blend" and missing:
         raise UsageError(f"--recommender blend: {missing}; leave that out, or give --recommender linear")
     if asked is None:
-        return None if missing else "blend"
+        return None if missing or pairs.item == "track" else "blend"  # tracks may be too many for a matrix
     return None if asked == "none" else asked
 
 

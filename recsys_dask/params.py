@@ -218,7 +218,9 @@ class Models:
         choices=("usual", "all", "none", *MODELS),
     )
     recommender: str | None = parameter(
-        None, "Which recommender to fit, or none (default: blend, if mlp is trained).", choices=("none", *FITTED)
+        None,
+        "Which recommender to fit, or none (default: of artists blend, if mlp is trained).",
+        choices=("none", *FITTED),
     )
 
 
