@@ -204,8 +204,10 @@ def _similar(function: Callable[..., Any], given: dict[str, Any], as_json: bool)
 
 ITEMS = click.Option(["--items", "first"], metavar="ID...", help="What the playlist holds: ids, URIs or names.")
 MORE = click.Argument(["more"], metavar="", nargs=-1)
-PLAYLISTS = click.Option(["--playlists"], help="A file of playlists instead: MPD-shaped, or the challenge set.")
-OUT_FILE = click.Option(["--out"], help="--playlists: the CSV file to write, pid,id1,id2,…")
+PLAYLISTS = click.Option(
+    ["--playlists"], default=None, help="A file of playlists instead: MPD-shaped, or the challenge set."
+)
+OUT_FILE = click.Option(["--out"], default=None, help="--playlists: the CSV file to write, pid,id1,id2,…")
 
 
 @_command("recommend", [STORE, MORE], [ITEMS, PLAYLISTS, OUT_FILE, JSON])
