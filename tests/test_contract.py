@@ -466,8 +466,8 @@ def test_parameters_are_frozen_and_explained(cls: type) -> None:
 
 
 def test_one_name_means_one_thing() -> None:
-    """A parameter that several stages have is the same parameter: type, default, bounds and choices; but for `method`,
-    one of those that a command knows."""
+    """A parameter that several stages have is the same parameter: type, default, bounds and choices; but for
+    `method`, one of those that a command knows, and `k`, how many it shows."""
     seen: dict[str, tuple[object, ...]] = {}
     for cls in DATACLASSES:
         for field in dataclasses.fields(cls):
