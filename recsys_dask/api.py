@@ -296,7 +296,7 @@ def recommend(
     (options,) = params.make(params.Recommend, values=parameters)
     seen = progress or Progress()
     if (items is None) == (playlists is None):
-        raise UsageError("give the --items of one playlist, or a file of --playlists, not both")
+        raise UsageError("give --items of one playlist, or a file of --playlists")
     if playlists is None:
         if options.challenge:
             raise UsageError("--challenge: is the form of a file; give --playlists and --out")

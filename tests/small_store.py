@@ -49,12 +49,13 @@ def world(n: int, seed: int = 1, copies: float = 0.0) -> Data:
 
 
 def make_small(folder: Path) -> Small:
-    """240 playlists in-process: artists with mf, mlp, ease and the blend, tracks with als."""
+    """240 playlists in-process: artists with mf, mlp, item2vec, ease and the blend, tracks with als."""
     data = world(240, copies=0.1)
     slices, store = folder / "slices", folder / "store"
     write_slices(slices, data, N_FILES)
     api.run(slices, store, models="none", recommender="none", top=TOP)
     api.train(store, epochs=2, factors=8)
+    api.train(store, model="item2vec", epochs=2, factors=8)
     api.fit(store)
     api.fit(store, method="ease")
     api.pairs(store, item="track", view="full", min_playlists=2)

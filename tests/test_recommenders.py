@@ -34,7 +34,7 @@ def lacks(world: World) -> np.ndarray:
 
 def same(found: np.ndarray, wanted: np.ndarray, where: np.ndarray) -> None:
     assert found.dtype == np.float32 and found.shape == wanted.shape == where.shape
-    np.testing.assert_allclose(found[where], wanted[where], rtol=1e-4, atol=5e-6)
+    np.testing.assert_allclose(found[where], wanted[where], rtol=1e-3, atol=2e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------ linear
@@ -232,7 +232,8 @@ def test_the_same_for_everybody_and_as_chance_has_it() -> None:
     assert Popularity(share).scores(lists).tolist() == [share.tolist()] * 5
     one, again, other = (Random(6, seed).scores(lists) for seed in (1, 1, 2))
     assert one.shape == (5, 6) and one.dtype == np.float32 and (one == again).all() and (one != other).any()
-    assert len(np.unique(one)) == 30
+    held = [tuple(lists.items[low:high]) for low, high in zip(lists.starts, lists.starts[1:], strict=False)]
+    assert len(np.unique(one)) == 6 * len(set(held)) > 6
 
 
 def test_trained_models_score_from_their_weights() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import embedding, logsigmoid
 
 Floats = NDArray[np.float32]
 
@@ -34,7 +34,7 @@ class Item2Vec(nn.Module):
         contexts: int = 5,
         negatives: int = 5,
         tilt: float = 0.75,
-        sample: int = 1_000,
+        sample: int = 300,
     ):
         super().__init__()
         self.q = nn.Parameter(torch.empty(len(n_playlists), factors))
@@ -56,10 +56,10 @@ class Item2Vec(nn.Module):
         # one of the others: a step of 1 … n − 1 onward, around
         step = 1 + (torch.rand(len(item), self.contexts, device=seen.device) * (length[holder] - 1)[:, None]).long()
         other = (at[:, None] + step) % length[holder][:, None] + seen_starts[holder][:, None]
-        vectors = self.q[item]
-        near = (vectors[:, None] * self.context[seen[other].long()]).sum(2)
+        vectors = embedding(item, self.q)  # not by index: the gradient of that is slow, and of no fixed order
+        near = (vectors[:, None] * embedding(seen[other].long(), self.context)).sum(2)
         drawn = torch.multinomial(self.get_buffer("chance"), self.sample, replacement=True)
-        far = vectors @ self.context[drawn].T
+        far = vectors @ embedding(drawn, self.context).T
         weight = self.negatives * self.contexts / self.sample
         return -(logsigmoid(near).sum() + weight * logsigmoid(-far).sum()) / (len(item) * self.contexts)
 

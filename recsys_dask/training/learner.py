@@ -251,7 +251,7 @@ def fit(
     """
     # On the CPU the losses split their work themselves, and the rest is too small to be split.
     threads = torch.get_num_threads()
-    splits = isinstance(learner.loss_func, PlaylistLoss)
+    splits = isinstance(learner.dls.train, PlaylistLoader)
     memory = _Memory(learner, patience, best, keeper, progress)
     device = next(learner.model.parameters()).device
     watch = _Progress(seed, lambda one: memory.add(one) or one.epoch == stop_after)
