@@ -400,6 +400,19 @@ def check(
         return stage(cluster, opened)
 
 
+@command(params.Report)
+def report(store: Place, out: Place, *, progress: Progress | None = None, **parameters: Any) -> str:
+    """One self-contained HTML page about a store, put into the file `out`. Returns its path.
+
+    Raises `StoreError` where the folder of `out` is not there, `UsageError` where `out` names no file.
+    """
+    from recsys_dask.reporting import page
+    from recsys_dask.runtime.progress import Progress
+
+    (options,) = params.make(params.Report, values=parameters)
+    return page.write(_opened(store), os.fspath(out), options, (progress or Progress()).say)
+
+
 @command()
 def info(store: Place, *, progress: Progress | None = None, **parameters: Any) -> dict[str, Any]:
     """What a store holds: input, stages with parameters and times, tables with sizes, the most frequent pairs."""

@@ -106,7 +106,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"api"},
-    {"evaluation", "continuation"},
+    {"evaluation", "continuation", "reporting"},
     {"steps", "planning"},
     {"pipeline", "lookup", "recommender"},
     {"stages"},
@@ -199,6 +199,9 @@ ONLY_IN = {
     "pyarrow.parquet": {"store.tables", "stages.export", "formats.columns"},  # tables, exports, an input
     "click": {"cli"},
     "rich": {"runtime.progress"},
+    "bokeh": {"reporting"},
+    "jinja2": {"reporting.page"},
+    "sklearn": {"reporting.projection"},
 }
 
 
@@ -218,7 +221,7 @@ def test_slow_packages_are_imported_inside_functions() -> None:
     functions."""
     extending = {"runtime.fitness", "models.mf", "models.mlp"}
     extending |= {f"training.{name}" for name in ("losses", "sparse_adam", "learner", "article", "optimiser")}
-    slow = {"dask", "distributed", "torch", "fastai", "pynndescent", "pandas", "numba", "bokeh"}
+    slow = {"dask", "distributed", "torch", "fastai", "pynndescent", "pandas", "numba", "bokeh", "sklearn", "jinja2"}
     wrong = [one for one in OTHERS if one.target.partition(".")[0] in slow and not one.in_function]
     assert {one.source for one in wrong} <= extending
     by_others = [one for one in OWN if one.target[1:] in extending and one.source not in extending]
@@ -388,11 +391,11 @@ def test_whoever_computes_takes_a_client_and_cluster_options(name: str) -> None:
     if "client" in parameters:
         assert ours <= parameters
     else:
-        assert name in {"similar", "info", "plan", "embedding"}  # they start nothing
+        assert name in {"similar", "info", "plan", "embedding", "report"}  # they start nothing
 
 
 def test_the_commands_of_the_specification_are_there() -> None:
-    wanted = "sample run ingest counts pairs train neighbours export similar embedding info"
+    wanted = "sample run ingest counts pairs train neighbours export similar embedding report info"
     assert set(wanted.split()) <= set(program.commands)
 
 
