@@ -23,8 +23,8 @@ GROUPS = (
     "#4c8fd6", "#e0802b", "#3fa35a", "#d65a62", "#9a76cf", "#a1785f", "#d87abf", "#8c8f94", "#a8a637", "#2fb0bf",
     "#6f7ee8", "#c49a2c",
 )  # fmt: skip
-ON_SPARE, SPARE = 12, 10
-"""The size of a plot's letters, and between it and its edge, in pixels."""
+LETTERS, SPARE = 12, 14
+"""The size of a plot's letters, and what is left at its right, in pixels."""
 
 
 def rank_frequency(ranks: NDArray[np.int64], mentions: NDArray[np.int64], item: str) -> dict[str, Any]:
@@ -70,9 +70,7 @@ def heat_map(found: Scenes) -> dict[str, Any]:
         one=[found.names[at] for at in row], other=[found.names[at] for at in column],
     )  # fmt: skip
     mapper = LinearColorMapper(palette=Viridis256, low=0, high=max(top, 1e-6))
-    cells = plot.rect(
-        "x", "y", 1, 1, source=source, fill_color={"field": "cosine", "transform": mapper}, line_color=None
-    )
+    cells = plot.rect("x", "y", 1, 1, source=source, color={"field": "cosine", "transform": mapper}, line_width=0.5)
     plot.xaxis.visible = False
     plot.grid.visible = False
     plot.yaxis.ticker = FixedTicker(ticks=list(range(n)))
@@ -124,6 +122,7 @@ def map_of(found: Map, atlas: Atlas) -> dict[str, Any]:
                    x_range=Range1d(-1.06, 1.06), y_range=Range1d(-1.06, 1.06))  # fmt: skip
     plot.name = "map"
     plot.axis.visible = False
+    plot.grid.visible = False
     source = _source(
         x=found.places[:, 0], y=found.places[:, 1], size=size.astype(np.float32), group=found.groups.astype(np.uint8),
         mentions=mentions.astype(np.int32), name=[atlas.names[one] for one in at.tolist()],
@@ -157,6 +156,7 @@ def quality(rows: Sequence[Quality], at: int, title: str) -> dict[str, Any]:
     dots = plot.scatter("mean", "method", source=source, size=8, color=ACCENT, line_color=None)
     plot.ygrid.visible = False
     plot.x_range.start = 0
+    plot.xaxis.ticker.desired_num_ticks = 4
     _hover(plot, [("", "@method"), (title, "@mean{0.0000}"), ("interval", "@low{0.0000} to @high{0.0000}")], [dots])
     return _json(plot, f"plot-quality-{at}")
 
@@ -185,8 +185,8 @@ def _figure(x_label: str, y_label: str, *, height: int = 320, tools: str = "", *
         axis.update(
         axis_line_color=GREY, major_tick_line_color=GREY, minor_tick_line_color=None, major_label_text_color=GREY,
         axis_label_text_color=GREY, axis_label_text_font=FONT, major_label_text_font=FONT,
-        axis_label_text_font_style="normal", axis_label_text_font_size=f"{ON_SPARE}px",
-        major_label_text_font_size=f"{ON_SPARE}px",
+        axis_label_text_font_style="normal", axis_label_text_font_size=f"{LETTERS}px",
+        major_label_text_font_size=f"{LETTERS}px",
     )  # fmt: skip
     for grid in plot.grid:
         grid.update(grid_line_color=GREY, grid_line_alpha=0.2)

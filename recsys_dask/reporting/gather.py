@@ -101,7 +101,11 @@ def _kept(store: Store, item: str) -> list[Kept]:
             items = f"more than {over:,} mentions"
         else:
             lists = "all playlists"
-            items = "the most mentioned" if item == "artist" else f"in at least {got['min_playlists']} playlists"
+            items = (
+                f"the {made.get('items', 0):,} most mentioned"
+                if item == "artist"
+                else f"in at least {got['min_playlists']} playlists"
+            )
         if "playlists" in made:
             found.append(Kept(f"playlists, {view} view", made["playlists"], n_playlists, lists))
         if "items" in made:

@@ -123,7 +123,10 @@ def _rendered(found: dict[str, Any]) -> str:
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.tests["missing"] = lambda one: isinstance(one, Missing)
     environment.filters["megabytes"] = lambda n: f"{n / 1e6:,.0f} MB" if n >= 1e7 else f"{n / 1e6:,.1f} MB"
-    scripts = "\n".join(Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw) if found["plots"] else ""
+    environment.filters["number"] = lambda x, digits: "–" if np.isnan(x) else f"{x:.{digits}f}"
+    scripts = (
+        "\n".join(Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw) if found["plots"] else ""
+    )
     style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js"))
     return environment.get_template("page.html").render(
         {"atlas": None, "search": None, "scenes": None, "map": None} | found,

@@ -13,7 +13,13 @@
   // ------------------------------------------------------------------ plots, one after another: none holds the page up
   const later = window.requestIdleCallback ? (act) => requestIdleCallback(act, { timeout: 150 }) : (act) => setTimeout(act, 0);
   const draw = (at) => {
-    if (at === data.plots.length) { root.dataset.drawn = at; return; }
+    if (at === data.plots.length) {
+      const map = model("map"), finger = matchMedia("(pointer: coarse)").matches;
+      // A finger scrolls the page; two zoom the map.
+      for (const tool of map && finger ? map.toolbar.tools : []) if (tool.type === "PanTool") tool.active = false;
+      root.dataset.drawn = at;
+      return;
+    }
     Bokeh.embed.embed_item(data.plots[at]).then(() => later(() => draw(at + 1)));
   };
   later(() => draw(0));
