@@ -243,8 +243,11 @@ def test_nothing_is_pickled() -> None:
 
 
 def test_nothing_is_scattered() -> None:
-    """A lost worker would cancel the futures."""
+    """A lost worker would cancel the futures. (`scatter` of the report is a plot's.)"""
+    assert {one.target for one in OTHERS if head(one.source) == "reporting"}.isdisjoint({"dask", "distributed"})
     for name, tree in TREES.items():
+        if head(name) == "reporting":
+            continue
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         assert "scatter" not in [call.attr for call in calls if isinstance(call, ast.Attribute)], name
 

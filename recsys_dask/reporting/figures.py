@@ -1,9 +1,9 @@
-"""The plots, as JSON that bokeh's own script draws: no colours of the page's, so that they fit its light and its dark."""
+"""The plots, as JSON that bokeh's own script draws; without a background, so that they fit a light and a dark page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,6 @@ from numpy.typing import NDArray
 from recsys_dask.reporting.atlas import Atlas, Map
 from recsys_dask.reporting.gather import Curve, Lengths, Quality
 from recsys_dask.reporting.scenes import Scenes
-
-if TYPE_CHECKING:
-    from bokeh.models import LayoutDOM
-    from bokeh.plotting import figure as Figure
 
 GREY = "#7d858f"
 ACCENT, OTHER, PICKED = "#2f81d6", "#e0802b", "#e5484d"
@@ -171,7 +167,7 @@ def _source(**columns: Any) -> Any:
     return ColumnDataSource(columns)
 
 
-def _figure(x_label: str, y_label: str, *, height: int = 320, tools: str = "", **options: Any) -> Figure:
+def _figure(x_label: str, y_label: str, *, height: int = 320, tools: str = "", **options: Any) -> Any:
     """An empty plot without a background, in a grey that can be read on white and on black."""
     from bokeh.plotting import figure
 
@@ -193,13 +189,13 @@ def _figure(x_label: str, y_label: str, *, height: int = 320, tools: str = "", *
     return plot
 
 
-def _hover(plot: Figure, tooltips: list[tuple[str, str]], renderers: Sequence[Any]) -> None:
+def _hover(plot: Any, tooltips: list[tuple[str, str]], renderers: Sequence[Any]) -> None:
     from bokeh.models import HoverTool
 
     plot.add_tools(HoverTool(tooltips=tooltips, renderers=list(renderers), visible=False))
 
 
-def _json(plot: LayoutDOM, target: str) -> dict[str, Any]:
+def _json(plot: Any, target: str) -> dict[str, Any]:
     from bokeh.embed import json_item
 
     return dict(json_item(plot, target))

@@ -125,7 +125,7 @@ def rank_frequency(catalogue: Catalogue) -> tuple[NDArray[np.int64], NDArray[np.
 
 @dataclass(frozen=True)
 class Lengths:
-    """A histogram: edges (bins + 1,), counts (bins,); n_longer: playlists beyond the last edge, longest: the longest."""
+    """A histogram: edges (bins + 1,), counts (bins,); n_longer: playlists beyond the last edge; longest: of all."""
 
     edges: NDArray[np.int64]
     counts: NDArray[np.int64]
