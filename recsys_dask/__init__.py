@@ -22,6 +22,7 @@ _PUBLIC = {
     "similar": "api",
     "recommend": "api",
     "evaluate": "api",
+    "report": "api",
     "Recommender": "recommender",
     "check": "api",
     "info": "api",

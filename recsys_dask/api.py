@@ -84,7 +84,7 @@ def run(
     made = params.make(*options, values=parameters)
     ingest_, counts_, near_, pairs_, similar_, which, train_, neighbours_, fit_, export_, redo, cluster = made
     models = {"usual": params.USUAL_MODELS, "all": params.MODELS, "none": ()}.get(which.models, (which.models,))
-    recommender = _recommender(which.recommender, models, train_, pairs_)
+    recommender = steps.recommender_of(which.recommender, models, train_, pairs_)
     inputs = find(source, ingest_.files)
 
     def wanted(opened: Store) -> list[Step]:
@@ -362,6 +362,19 @@ def check(
         return stage(cluster, opened)
 
 
+@command(params.Report)
+def report(store: Place, out: Place, *, progress: Progress | None = None, **parameters: Any) -> str:
+    """One self-contained HTML page about a store, put into the file `out`. Returns its path.
+
+    Raises `StoreError` where the folder of `out` is not there, `UsageError` where `out` names no file.
+    """
+    from recsys_dask.reporting import page
+    from recsys_dask.runtime.progress import Progress
+
+    (options,) = params.make(params.Report, values=parameters)
+    return page.write(open_store(store), os.fspath(out), options, (progress or Progress()).say)
+
+
 @command()
 def info(store: Place, *, progress: Progress | None = None, **parameters: Any) -> dict[str, Any]:
     """What a store holds: input, stages with parameters and times, tables with sizes, the most frequent pairs."""
@@ -369,20 +382,6 @@ def info(store: Place, *, progress: Progress | None = None, **parameters: Any) -
 
     params.make(values=parameters)
     return lookup.info(open_store(store))
-
-
-def _recommender(asked: str | None, models: Sequence[str], train: params.Train, pairs: params.Pairs) -> str | None:
-    """The recommender that a run fits. Raises `UsageError` for one that the run does not make what it needs for."""
-    missing = (
-        "--models leaves out mlp" if "mlp" not in models
-        else "--preset article trains no mlp of whole playlists" if train.preset == "article"
-        else "--view article makes no pairs of all playlists" if pairs.view == "article" else ""
-    )  # fmt: skip
-    if asked == "blend" and missing:
-        raise UsageError(f"--recommender blend: {missing}; leave that out, or give --recommender linear")
-    if asked is None:
-        return None if missing or pairs.item == "track" else "blend"  # tracks may be too many for a matrix
-    return None if asked == "none" else asked
 
 
 def _row_filter(store: Store) -> tuple[int, int]:

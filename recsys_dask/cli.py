@@ -261,6 +261,13 @@ def _evaluate(function: Callable[..., Any], given: dict[str, Any], as_json: bool
     click.echo(f"{of[methods[0], 'ndcg@100']['n']:,} test playlists; intervals of {given['level']:.0%} by bootstrap")
 
 
+@_command("report", [STORE, click.Argument(["out"], metavar="OUT.html")])
+def _report(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    from recsys_dask.runtime.progress import for_people
+
+    click.echo(function(given.pop("store"), given.pop("out"), progress=for_people(), **given))
+
+
 @_command("check", [STORE])
 def _check(function: Callable[..., Any], given: dict[str, Any]) -> None:
     from recsys_dask.runtime.progress import for_people

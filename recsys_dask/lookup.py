@@ -155,7 +155,7 @@ def info(store: Store) -> dict[str, Any]:
             name: {"rows": entry.rows, "bytes": entry.bytes, "files": len(entry.files)}
             for name, entry in sorted(manifest.tables.items())
         },
-        "near_duplicates": _near_duplicates(store),
+        "near_duplicates": near_duplicates(store),
         "frequent_pairs": {
             name: _frequent_pairs(store, name, name.split("_")[1])
             for name in manifest.tables
@@ -164,7 +164,7 @@ def info(store: Store) -> dict[str, Any]:
     }
 
 
-def _near_duplicates(store: Store) -> dict[str, Any] | None:
+def near_duplicates(store: Store) -> dict[str, Any] | None:
     """How many playlists nearly repeat an earlier one, and their share; None where that was not asked of these rows."""
     made = store.manifest.stages.get("near_duplicates")
     if made is None or store.manifest.is_outdated("near_duplicates"):

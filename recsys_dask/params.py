@@ -281,6 +281,17 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True)
+class Report:
+    """`report`: what the page tells."""
+
+    item: str = parameter("artist", "What it is about.", choices=ITEMS)
+    model: str | None = parameter(None, "Whose vectors the map shows (default: the first trained).", choices=MODELS)
+    searched: int = parameter(
+        2_000, "How many of the most mentioned items the map and the search hold.", low=1, high=5_000
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Redo:
     """What is finished."""
 

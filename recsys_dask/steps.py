@@ -260,6 +260,20 @@ def fit_steps(options: params.Fit, method: str) -> list[Step]:
     return [_fit_step(options, one) for one in (("linear", "als", "blend") if method == "blend" else (method,))]
 
 
+def recommender_of(asked: str | None, models: Sequence[str], train: params.Train, pairs: params.Pairs) -> str | None:
+    """The recommender that a run fits. Raises `UsageError` for one that the run does not make what it needs for."""
+    missing = (
+        "--models leaves out mlp" if "mlp" not in models
+        else "--preset article trains no mlp of whole playlists" if train.preset == "article"
+        else "--view article makes no pairs of all playlists" if pairs.view == "article" else ""
+    )  # fmt: skip
+    if asked == "blend" and missing:
+        raise UsageError(f"--recommender blend: {missing}; leave that out, or give --recommender linear")
+    if asked is None:
+        return None if missing or pairs.item == "track" else "blend"  # tracks may be too many for a matrix
+    return None if asked == "none" else asked
+
+
 def titles_step(item: str) -> Step:
     """What playlists of a title hold."""
     key = f"titles:{item}"
