@@ -69,19 +69,55 @@ def fitted(name: str, playlists: Any, seed: int = 0, **changes: Any) -> tuple[An
     """A model of a recipe, fitted, and its epochs."""
     from dataclasses import replace
 
+    from recsys_dask.models.item2vec import Item2Vec, mean_loss
     from recsys_dask.models.mf import MeanMF, SolvedMF, TableMF
     from recsys_dask.models.mlp import MeanMLP
     from recsys_dask.training.learner import fit_recipe, loaders, playlist_learner, seed_torch
     from recsys_dask.training.recipes import recipe
 
-    kinds = {"mf": SolvedMF, "mlp": MeanMLP, "mean_mf": MeanMF, "table_mf": TableMF}
+    kinds = {"mf": SolvedMF, "mlp": MeanMLP, "mean_mf": MeanMF, "table_mf": TableMF, "item2vec": Item2Vec}
     taken = replace(recipe(name, len(playlists), playlists.n_items), **changes)
     seed_torch(seed, 0)
     model = kinds[name](playlists.n_playlists, len(playlists), taken.factors)
-    learner = playlist_learner(model, *loaders(playlists, taken, seed=seed), ridge=taken.ridge)
+    loss = mean_loss if name == "item2vec" else None
+    learner = playlist_learner(model, *loaders(playlists, taken, seed=seed), ridge=taken.ridge, loss=loss)
     history = fit_recipe(learner, taken, seed=seed)
     model.eval()
-    return model, history
+    return Mean(model.vectors()) if name == "item2vec" else model, history
+
+
+class Mean:
+    """Item vectors alone: a playlist is the mean of its items' unit vectors, candidates go by their cosine to it."""
+
+    def __init__(self, vectors: np.ndarray):
+        self.q = vectors
+
+    def scores(self, starts: np.ndarray, items: np.ndarray) -> np.ndarray:
+        from recsys_dask.models.base import Lists
+        from recsys_dask.models.folded import MeanOfUnits
+
+        none = np.zeros(0, np.int32)
+        return MeanOfUnits(self.q).scores(Lists(starts, items, np.zeros(len(starts), np.int64), none))
+
+    def vectors(self) -> np.ndarray:
+        return self.q
+
+
+def gensim(playlists: Any, seed: int) -> tuple[Any, list[Any]]:
+    """gensim's `Word2Vec` on playlists as sentences whose window is the whole of them, with as many factors and
+    epochs as our `item2vec`, and its own rate."""
+    from gensim.models import Word2Vec
+
+    from recsys_dask.training.recipes import recipe
+
+    sentences = [
+        [str(item) for item in playlists.items[low:high].tolist()]
+        for low, high in zip(playlists.starts[:-1].tolist(), playlists.starts[1:].tolist(), strict=True)
+    ]
+    taken = recipe("item2vec", len(playlists), playlists.n_items)
+    options: Any = dict(window=int(np.diff(playlists.starts).max()), min_count=1, sg=1, negative=5, workers=2)
+    made = Word2Vec(sentences, vector_size=taken.factors, epochs=taken.epochs, seed=seed + 1, **options)
+    return Mean(np.stack([made.wv[str(item)] for item in range(playlists.n_items)])), []
 
 
 class Als:
@@ -118,6 +154,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("listening", type=Path)
     parser.add_argument("--models", nargs="+", default=["mf", "mlp", "mean_mf", "table_mf"])
     parser.add_argument("--als", action="store_true", help="implicit's ALS of 50 factors too: pip install implicit")
+    parser.add_argument("--gensim", action="store_true", help="gensim's Word2Vec too: pip install gensim")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--test", choices=("last", "first"), default="last", help="which 400 users")
     args = parser.parse_args(arguments)
@@ -131,10 +168,11 @@ def main(arguments: list[str]) -> None:
     coded = [np.array([code[artist] for artist in one if artist in code], np.int64) for one in lists]
     playlists = Playlists(*compressed([one for one in coded[:-N_TEST] if len(one)]), len(code))
     print("model      seed  R-prec  NDCG@100 recall@50   lift  P(n|i)  most frequent  fit s  M rows/s")
-    for name in [*args.models, *(["als"] if args.als else [])]:
+    peers = {"als": als, "gensim": gensim}
+    for name in [*args.models, *(name for name in peers if getattr(args, name))]:
         for seed in range(args.seeds):
             began = time.perf_counter()
-            model, history = als(playlists, seed) if name == "als" else fitted(name, playlists, seed)
+            model, history = peers[name](playlists, seed) if name in peers else fitted(name, playlists, seed)
             took = time.perf_counter() - began
             quality = "  ".join(f"{value:.4f}" for value in ranking(model, coded[-N_TEST:]))
             lift, chance, most = neighbourhood(model.vectors(), coded[-N_TEST:])

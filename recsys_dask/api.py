@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys_dask import params
+from recsys_dask.commands import COMMANDS, Place, advance, command, open_store
 from recsys_dask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,42 +20,9 @@ if TYPE_CHECKING:
     from recsys_dask import planning
     from recsys_dask.formats.inputs import Input
     from recsys_dask.pipeline import Outcome, Step
-    from recsys_dask.runtime.clusters import Cluster
     from recsys_dask.runtime.progress import Progress
     from recsys_dask.stages.check import Checked
     from recsys_dask.store.tables import Store
-
-Place = str | os.PathLike[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """A public function and the dataclasses that its parameters come from, for the command line to be made of."""
-
-    function: Callable[..., Any]
-    options: tuple[type, ...]
-
-
-COMMANDS: dict[str, Command] = {}
-
-
-def command(*options: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function a command: its `**parameters` are checked against `options`, and shown in its signature."""
-
-    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
-        fields = {field.name: field for cls in options for field in dataclasses.fields(cls)}
-        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        shown = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
-            for name, field in fields.items()
-        ]
-        function.__signature__ = inspect.Signature([*own, *shown])  # type: ignore[attr-defined]
-        lines = [f"    {name}: {field.metadata['help']}" for name, field in fields.items()]
-        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nParameters:\n" + "\n".join(lines)
-        COMMANDS[function.__name__] = Command(function, options)
-        return function
-
-    return enter
 
 
 @command(params.Sample, params.Cluster)
@@ -119,9 +83,8 @@ def run(
     options = COMMANDS["run"].options
     made = params.make(*options, values=parameters)
     ingest_, counts_, near_, pairs_, similar_, which, train_, neighbours_, fit_, export_, redo, cluster = made
-    _check_rows(pairs_)
-    models = {"all": params.MODELS, "none": ()}.get(which.models, (which.models,))
-    recommender = _recommender(which.recommender, models, train_, pairs_)
+    models = {"usual": params.USUAL_MODELS, "all": params.MODELS, "none": ()}.get(which.models, (which.models,))
+    recommender = steps.recommender_of(which.recommender, models, train_, pairs_)
     inputs = find(source, ingest_.files)
 
     def wanted(opened: Store) -> list[Step]:
@@ -129,7 +92,7 @@ def run(
         chosen = (counts_, near_, pairs_, similar_, models, train_, neighbours_, fit_, recommender, export_)
         return steps.steps_for(inputs, opened, append, *chosen)
 
-    return _advance(store, wanted, redo, cluster, client, progress, new=True, inputs=inputs)
+    return advance(store, wanted, redo, cluster, client, progress, new=True, inputs=inputs)
 
 
 @command(params.Ingest, params.Counts, params.Pairs, params.Similar, params.Cluster)
@@ -177,7 +140,7 @@ def ingest(
         append = dataclasses.replace(options, append=options.append and not redo.rebuild)
         return [steps.ingest_step(inputs, append, opened)]
 
-    return _advance(store, wanted, redo, cluster, client, progress, new=True, inputs=inputs)
+    return advance(store, wanted, redo, cluster, client, progress, new=True, inputs=inputs)
 
 
 @command(params.Counts, params.Redo, params.Cluster)
@@ -188,7 +151,7 @@ def counts(
     from recsys_dask import steps
 
     options, redo, cluster = params.make(*COMMANDS["counts"].options, values=parameters)
-    return _advance(store, lambda opened: [steps.counts_step(options)], redo, cluster, client, progress)
+    return advance(store, lambda opened: [steps.counts_step(options)], redo, cluster, client, progress)
 
 
 @command(params.NearDuplicates, params.Redo, params.Cluster)
@@ -199,7 +162,7 @@ def near_duplicates(
     from recsys_dask import steps
 
     options, redo, cluster = params.make(*COMMANDS["near_duplicates"].options, values=parameters)
-    return _advance(store, lambda opened: [steps.near_duplicates_step(options)], redo, cluster, client, progress)
+    return advance(store, lambda opened: [steps.near_duplicates_step(options)], redo, cluster, client, progress)
 
 
 @command(params.Pairs, params.Similar, params.Redo, params.Cluster)
@@ -213,18 +176,17 @@ def pairs(
     from recsys_dask import steps
 
     options, similarity, redo, cluster = params.make(*COMMANDS["pairs"].options, values=parameters)
-    _check_rows(options)
     wanted = steps.pairs_steps(options, similarity)
     if not wanted:
         raise UsageError(f"--view {options.view} has no --measure {similarity.measure}: leave one of them out")
-    return _advance(store, lambda opened: wanted, redo, cluster, client, progress)
+    return advance(store, lambda opened: wanted, redo, cluster, client, progress)
 
 
 @command(params.Train, params.Redo, params.Cluster)
 def train(
     store: Place, *, client: Client | None = None, progress: Progress | None = None, **parameters: Any
 ) -> list[Outcome]:
-    """Train mf, mlp or both: `embeddings_<item>_<model>`, and the weights under models/.
+    """Train mf and mlp, or one model: `embeddings_<item>_<model>`, and the weights under models/.
 
     An interrupted training goes on after its last finished epoch. Raises `TrainingError` for a loss that is no number,
     `BudgetError` where the model does not fit the memory, and what `run` raises.
@@ -232,12 +194,12 @@ def train(
     from recsys_dask import steps
 
     options, redo, cluster = params.make(*COMMANDS["train"].options, values=parameters)
-    models = params.MODELS if options.model is None else (options.model,)
+    models = params.USUAL_MODELS if options.model is None else (options.model,)
 
     def wanted(opened: Store) -> list[Step]:
         return [steps.train_step(options, model, opened) for model in models]
 
-    return _advance(store, wanted, redo, cluster, client, progress)
+    return advance(store, wanted, redo, cluster, client, progress)
 
 
 @command(params.Neighbours, params.Redo, params.Cluster)
@@ -248,7 +210,7 @@ def neighbours(
     from recsys_dask import steps
 
     options, redo, cluster = params.make(*COMMANDS["neighbours"].options, values=parameters)
-    return _advance(store, lambda opened: steps.trained(opened, options), redo, cluster, client, progress)
+    return advance(store, lambda opened: steps.trained(opened, options), redo, cluster, client, progress)
 
 
 @command(params.Fit, params.Redo, params.Cluster)
@@ -263,7 +225,7 @@ def fit(
 
     options, redo, cluster = params.make(*COMMANDS["fit"].options, values=parameters)
     wanted = [*steps.fit_steps(options, options.method), steps.titles_step(options.item)]
-    return _advance(store, lambda opened: wanted, redo, cluster, client, progress)
+    return advance(store, lambda opened: wanted, redo, cluster, client, progress)
 
 
 @command(params.Vectors)
@@ -279,7 +241,7 @@ def embedding(
 
     (options,) = params.make(params.Vectors, values=parameters)
     asked = [queries] if isinstance(queries, str) else list(queries)
-    return lookup.embedding(_opened(store), asked, options.item, options.model)
+    return lookup.embedding(open_store(store), asked, options.item, options.model)
 
 
 @command(params.Export, params.Cluster)
@@ -302,7 +264,7 @@ def export(
     from recsys_dask.store.manifest import NAME
 
     options, cluster_options = params.make(params.Export, params.Cluster, values=parameters)
-    opened, folder = _opened(store), Folder(os.fspath(out))
+    opened, folder = open_store(store), Folder(os.fspath(out))
     opened.entry(f"popular_{options.item}")
     reach = Reach(reads={"store": opened.folder.full(NAME)}, writes={"output": folder})
     with connect(cluster_options, client, progress, reach, steps.is_small(opened, [], False)) as cluster:
@@ -338,11 +300,11 @@ def recommend(
     if playlists is None:
         if options.challenge:
             raise UsageError("--challenge: is the form of a file; give --playlists and --out")
-        ready = Recommender.open(_opened(store), options.method, options.item)
+        ready = Recommender.open(open_store(store), options.method, options.item)
         return continuation.recommend(ready, list(items or ()), options, seen.say)
     if out is None:
         raise UsageError("--playlists: give --out, the file for the recommendations")
-    ready = Recommender.open(_opened(store), options.method, options.item)
+    ready = Recommender.open(open_store(store), options.method, options.item)
     return continuation.recommend_file(ready, os.fspath(playlists), os.fspath(out), options, seen)
 
 
@@ -358,8 +320,8 @@ def evaluate(
     from recsys_dask import evaluation
 
     options, split, redo, cluster = params.make(*COMMANDS["evaluate"].options, values=parameters)
-    _advance(store, lambda opened: [evaluation.evaluate_step(options, split, opened)], redo, cluster, client, progress)
-    rows: list[dict[str, Any]] = _opened(store).table(f"evaluation_{options.item}").to_pylist()
+    advance(store, lambda opened: [evaluation.evaluate_step(options, split, opened)], redo, cluster, client, progress)
+    rows: list[dict[str, Any]] = open_store(store).table(f"evaluation_{options.item}").to_pylist()
     return rows
 
 
@@ -376,7 +338,7 @@ def similar(
 
     (options,) = params.make(params.Lookup, values=parameters)
     asked = [queries] if isinstance(queries, str) else list(queries)
-    return lookup.similar(_opened(store), asked, options.item, options.method, options.k)
+    return lookup.similar(open_store(store), asked, options.item, options.method, options.k)
 
 
 @command(params.Cluster)
@@ -394,7 +356,7 @@ def check(
     from recsys_dask.store.manifest import NAME
 
     (options,) = params.make(params.Cluster, values=parameters)
-    opened = _opened(store)
+    opened = open_store(store)
     reach = Reach(reads={"store": opened.folder.full(NAME)})
     with connect(options, client, progress, reach, steps.is_small(opened, [], False)) as cluster:
         return stage(cluster, opened)
@@ -410,7 +372,7 @@ def report(store: Place, out: Place, *, progress: Progress | None = None, **para
     from recsys_dask.runtime.progress import Progress
 
     (options,) = params.make(params.Report, values=parameters)
-    return page.write(_opened(store), os.fspath(out), options, (progress or Progress()).say)
+    return page.write(open_store(store), os.fspath(out), options, (progress or Progress()).say)
 
 
 @command()
@@ -419,34 +381,7 @@ def info(store: Place, *, progress: Progress | None = None, **parameters: Any) -
     from recsys_dask import lookup
 
     params.make(values=parameters)
-    return lookup.info(_opened(store))
-
-
-def _opened(store: Place) -> Store:
-    from recsys_dask.store.tables import Store
-
-    return Store.open(os.fspath(store))
-
-
-def _recommender(asked: str | None, models: Sequence[str], train: params.Train, pairs: params.Pairs) -> str | None:
-    """The recommender that a run fits. Raises `UsageError` for one that the run does not make what it needs for."""
-    missing = (
-        "--models leaves out mlp" if "mlp" not in models
-        else "--preset article trains no mlp of whole playlists" if train.preset == "article"
-        else "--view article makes no pairs of all playlists" if pairs.view == "article" else ""
-    )  # fmt: skip
-    if asked == "blend" and missing:
-        raise UsageError(f"--recommender blend: {missing}; leave that out, or give --recommender linear")
-    if asked is None:
-        return None if missing else "blend"
-    return None if asked == "none" else asked
-
-
-def _check_rows(options: params.Pairs) -> None:
-    if options.rows_low > options.rows_high:
-        raise UsageError(
-            f"--rows-low is {options.rows_low} and --rows-high {options.rows_high}: the low one must not be higher"
-        )
+    return lookup.info(open_store(store))
 
 
 def _row_filter(store: Store) -> tuple[int, int]:
@@ -454,39 +389,3 @@ def _row_filter(store: Store) -> tuple[int, int]:
     from recsys_dask import steps
 
     return store.entry("popular_artist").rows, steps.article_min_tracks(store, "artist")
-
-
-def _advance(
-    store: Place,
-    wanted: Callable[[Store], Sequence[Step]],
-    redo: params.Redo,
-    cluster: params.Cluster,
-    client: Client | None,
-    progress: Progress | None,
-    new: bool = False,
-    inputs: Sequence[Any] = (),
-) -> list[Outcome]:
-    """Do what is not finished of some steps, as the only one who writes to the store."""
-    from recsys_dask import pipeline, steps
-    from recsys_dask.runtime.connecting import connect
-    from recsys_dask.runtime.preflight import Reach
-    from recsys_dask.runtime.progress import Progress
-    from recsys_dask.store import lock
-    from recsys_dask.store.tables import Store
-
-    seen = progress or Progress()
-    open_ = Store.open_or_new if new else Store.open
-    folder = open_(os.fspath(store)).folder
-    command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
-    with lock.held(folder, command, seen.say) as mine:
-        opened = open_(os.fspath(store))  # another run may have committed something until just now
-        if inputs and (news := pipeline.input_news(opened, inputs)):
-            seen.say(news)
-        reach = Reach(reads={"input": inputs[0].path} if inputs else {}, writes={"store": opened.folder})
-
-        @contextmanager
-        def connected() -> Iterator[Cluster]:
-            with connect(cluster, client, progress, reach, steps.is_small(opened, inputs, redo.rebuild)) as made:
-                yield made
-
-        return pipeline.advance(opened, wanted(opened), connected, seen, redo.rebuild, mine.check)

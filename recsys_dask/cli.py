@@ -202,17 +202,19 @@ def _similar(function: Callable[..., Any], given: dict[str, Any], as_json: bool)
         click.echo(f"{row['rank']:4d}  {row['score']:.6f}  {row['id']}  {one_line(row['name'])}")
 
 
-ITEMS = click.Option(["--items", "first"], metavar="ID...", help="What the playlist holds: ids, URIs or names.")
-MORE = click.Argument(["more"], metavar="", nargs=-1)
-PLAYLISTS = click.Option(["--playlists"], help="A file of playlists instead: MPD-shaped, or the challenge set.")
-OUT_FILE = click.Option(["--out"], help="--playlists: the CSV file to write, pid,id1,id2,…")
+ITEMS = click.Argument(["items"], metavar="[ID]...", nargs=-1)
+AS_ITEMS = click.Option(["--items", "as_items"], is_flag=True, help="What follows is what one playlist holds.")
+PLAYLISTS = click.Option(
+    ["--playlists"], default=None, help="A file of playlists instead: MPD-shaped, or the challenge set."
+)
+OUT_FILE = click.Option(["--out"], default=None, help="--playlists: the CSV file to write, pid,id1,id2,…")
 
 
-@_command("recommend", [STORE, MORE], [ITEMS, PLAYLISTS, OUT_FILE, JSON])
+@_command("recommend", [STORE, ITEMS], [AS_ITEMS, PLAYLISTS, OUT_FILE, JSON])
 def _recommend(
     function: Callable[..., Any],
     given: dict[str, Any],
-    first: str | None,
+    as_items: bool,
     playlists: str | None,
     out: str | None,
     as_json: bool,
@@ -220,7 +222,7 @@ def _recommend(
     from recsys_dask.lookup import one_line
     from recsys_dask.runtime.progress import for_people
 
-    items = [one for one in (first, *given.pop("more")) if one is not None] or None
+    items = list(given.pop("items")) or None
     made = function(given.pop("store"), items, playlists=playlists, out=out, progress=for_people(), **given)
     if isinstance(made, str):
         click.echo(made)
@@ -240,7 +242,8 @@ def _evaluate(function: Callable[..., Any], given: dict[str, Any], as_json: bool
 
     rows = function(given.pop("store"), progress=for_people(), **given)
     if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        plain = [{name: None if value != value else value for name, value in row.items()} for row in rows]  # no NaN
+        click.echo(json.dumps(plain, ensure_ascii=False, indent=1))
         return
     of = {(row["method"], row["metric"]): row for row in rows}
     methods = sorted({row["method"] for row in rows}, key=lambda method: -of[method, "ndcg@100"]["mean"])

@@ -29,11 +29,16 @@ def recommend(
     Items that are not known are named and passed over; `UnknownItemError` where none is.
     """
     vocabulary = Vocabulary(ready.store, options.item)
-    others = tuple(f"spotify:{kind}:" for kind in params.ITEMS if kind != options.item)
+    (other,) = (kind for kind in params.ITEMS if kind != options.item)
     known, unknown = [], []
     for query in asked:
         try:
-            known.append(query if query.startswith(others) else vocabulary.ids[vocabulary.code(query)].as_py())
+            if not query.startswith(f"spotify:{other}:"):
+                known.append(vocabulary.ids[vocabulary.code(query)].as_py())
+            elif ready.codes_of(other, [query])[0] >= 0:
+                known.append(query)
+            else:
+                raise UnknownItemError(f"{query}: no such {other} in this store")
         except UnknownItemError as error:
             unknown.append(error)
     if unknown and not known:

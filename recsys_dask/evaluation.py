@@ -14,6 +14,7 @@ from recsys_dask.holdout.split import check_rule
 from recsys_dask.pipeline import Made, Step, advance
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.stages.evaluate import evaluate
+from recsys_dask.stages.train import view_of
 from recsys_dask.store.manifest import fingerprint
 from recsys_dask.store.tables import Store
 
@@ -104,15 +105,12 @@ def steps_for(
     """What a method needs of the child store."""
     counts, pairs, similar, train = settings
     first = [steps.holdout_step(store, split), steps.counts_step(counts)]
-    view = "article" if method == "coco" else "full"
-    of_view = steps.pairs_steps(
-        dataclasses.replace(pairs, view="full"), dataclasses.replace(similar, measure="cosine")
-    )[:1]
-    if view == "article":
-        only = dataclasses.replace(similar, measure="coco")
-        of_view += steps.pairs_steps(dataclasses.replace(pairs, view="article"), only)
-    made = [*first, *of_view]
-    models = {"mf": ["mf"], "mlp": ["mlp"], "blend": ["mlp"]}.get(method, [])
+    models = [method] if method in params.MODELS else ["mlp"] if method == "blend" else []
+    of_full = dataclasses.replace(pairs, view="full"), dataclasses.replace(similar, measure="cosine")
+    of_article = dataclasses.replace(pairs, view="article"), dataclasses.replace(similar, measure="coco")
+    made = [*first, *steps.pairs_steps(*of_full)[:1]]
+    if method == "coco" or (models and view_of(train.preset) == "article"):
+        made += steps.pairs_steps(*of_article)[: 2 if method == "coco" else 1]
     made += [steps.train_step(train, model, child, pairs.min_tracks) for model in models]
     if method in params.FITTED:
         made += steps.fit_steps(params.Fit(item=item), method)

@@ -23,7 +23,9 @@ def measures() -> tuple[str, ...]:
     return tuple(MEASURES)
 
 
-MODELS = ("mf", "mlp")
+MODELS = ("mf", "mlp", "item2vec")
+USUAL_MODELS = ("mf", "mlp")
+"""What is trained unless others are asked for."""
 PRESETS = ("default", "fast", "article")
 
 
@@ -130,6 +132,12 @@ class Pairs:
     rows_high: int = parameter(30, "article view: most rows left in a playlist.", low=0)
     min_playlists: int = parameter(5, "full view of tracks: in at least this many playlists.", low=1)
 
+    def __post_init__(self) -> None:
+        """Raises `UsageError` for a range of rows that holds none."""
+        low, high = self.rows_low, self.rows_high
+        if isinstance(low, int) and isinstance(high, int) and low > high:
+            raise UsageError(f"--rows-low is {low} and --rows-high {high}: the low one must not be higher")
+
 
 @dataclasses.dataclass(frozen=True)
 class Similar:
@@ -150,7 +158,7 @@ class Train:
     """`train`: the models. None: what the preset has."""
 
     item: str = parameter("artist", "What gets vectors.", choices=ITEMS)
-    model: str | None = parameter(None, "Only this model (default: all).", choices=MODELS)
+    model: str | None = parameter(None, "Only this model (default: mf and mlp).", choices=MODELS)
     preset: str = parameter(
         "default",
         "default: the best vectors, from whole playlists of the full view; fast: sooner; article: fastai's "
@@ -204,9 +212,15 @@ class Neighbours:
 class Models:
     """`run`: how far it goes."""
 
-    models: str = parameter("all", "Which models to train: all, none or one.", choices=("all", "none", *MODELS))
+    models: str = parameter(
+        "usual",
+        "Which models to train: usual (mf and mlp), all, none or one.",
+        choices=("usual", "all", "none", *MODELS),
+    )
     recommender: str | None = parameter(
-        None, "Which recommender to fit, or none (default: blend, if mlp is trained).", choices=("none", *FITTED)
+        None,
+        "Which recommender to fit, or none (default: of artists blend, if mlp is trained).",
+        choices=("none", *FITTED),
     )
 
 

@@ -194,9 +194,8 @@ class Recommender:
             return query
         if isinstance(query, Mapping):
             tracks = query.get("tracks") or ()
-            return Query(
-                [one["artist_uri"] for one in tracks], [one["track_uri"] for one in tracks], query.get("name") or ""
-            )
+            artist, track = ([one[uri] for one in tracks if one.get(uri)] for uri in ("artist_uri", "track_uri"))
+            return Query(artist, track, query.get("name") or "")
         if isinstance(query, str):
             raise UsageError(f"{query}: a playlist is a list of ids, not one of them")
         tracks = [one for one in query if one.startswith("spotify:track:")]

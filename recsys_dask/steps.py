@@ -12,7 +12,7 @@ from typing import Any
 
 from recsys_dask import params
 from recsys_dask.cooccurrence.measures import MEASURES
-from recsys_dask.errors import Fault, StoreError, bad_input
+from recsys_dask.errors import Fault, StoreError, UsageError, bad_input
 from recsys_dask.formats.inputs import exists, format_of
 from recsys_dask.formats.parts import SCRATCH
 from recsys_dask.pipeline import EXPORT_FOLDER, Made, Step
@@ -205,6 +205,8 @@ def article_min_tracks(store: Store, item: str) -> int:
 def train_step(options: params.Train, model: str, store: Store, min_tracks: int | None = None) -> Step:
     """A model's vectors. min_tracks: of the pairs that this run makes; None: of those that the store has."""
     view = view_of(options.preset)
+    if options.preset == "article" and model == "item2vec":
+        raise UsageError("--preset article trains mf and mlp alone: give --preset default for item2vec")
     pairs_key, key = f"pairs:{options.item}:{view}", f"train:{options.item}:{model}"
     depends = {
         name: value for name, value in dataclasses.asdict(options).items() if name not in params.Train.NOT_OF_THE_RESULT
@@ -256,6 +258,20 @@ def trained(store: Store, options: params.Neighbours) -> list[Step]:
 def fit_steps(options: params.Fit, method: str) -> list[Step]:
     """A recommender, a blend after its parts."""
     return [_fit_step(options, one) for one in (("linear", "als", "blend") if method == "blend" else (method,))]
+
+
+def recommender_of(asked: str | None, models: Sequence[str], train: params.Train, pairs: params.Pairs) -> str | None:
+    """The recommender that a run fits. Raises `UsageError` for one that the run does not make what it needs for."""
+    missing = (
+        "--models leaves out mlp" if "mlp" not in models
+        else "--preset article trains no mlp of whole playlists" if train.preset == "article"
+        else "--view article makes no pairs of all playlists" if pairs.view == "article" else ""
+    )  # fmt: skip
+    if asked == "blend" and missing:
+        raise UsageError(f"--recommender blend: {missing}; leave that out, or give --recommender linear")
+    if asked is None:
+        return None if missing or pairs.item == "track" else "blend"  # tracks may be too many for a matrix
+    return None if asked == "none" else asked
 
 
 def titles_step(item: str) -> Step:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from small_store import Small, make_small
 
 from recsys_dask import params
 from recsys_dask.runtime.clusters import Cluster
@@ -27,3 +28,9 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def client(cluster: Cluster):
     return cluster.client
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """A store with recommenders, to be read only: tests that change it take a copy."""
+    return make_small(tmp_path_factory.mktemp("small"))

@@ -511,7 +511,7 @@ def linear(playlists, n_items, owner, extras, ridge, kappa, delta, owned, other)
     """
     z = dense(playlists, n_items, extras)
     held = [sum(j in items for items, _ in playlists) for j in range(n_items)]
-    popularity, mean = [max(n, 1) for n in held], sum(held) / n_items
+    popularity, mean = [max(n, 1) for n in held], max(sum(held), 1) / n_items
     ridges = [ridge * math.sqrt(popularity[j] / mean) for j in range(n_items)]
     ridges = np.array(ridges + [owned if owner[one] >= 0 else other for one in extras])
     roots = [math.sqrt(max(len(items), 1)) for items, _ in playlists]

@@ -103,3 +103,15 @@ def test_what_is_planted_clearly_better_weighs_most_in_any_order(asked: Asked) -
 def test_the_worst_of_the_parts_weighs_least(asked: Asked) -> None:
     assert best_weights([asked.scores(2.5, 1), asked.scores(0.0, 2)], asked.quality) in {(1.0, 0.5), (2.0, 0.5)}
     assert best_weights([asked.scores(0.0, 2), asked.scores(2.5, 1)], asked.quality) in {(0.5, 1.0), (0.5, 2.0)}
+
+
+@pytest.mark.parametrize("gain, wanted", [(0.19, (1.0, 1.0)), (0.21, (2.0, 0.5)), (-0.3, (1.0, 1.0))])
+def test_a_gain_below_two_standard_errors_chooses_nothing(gain: float, wanted: tuple[float, ...]) -> None:
+    """Of 100 playlists, one half gains 1 and the other loses it: a standard error of 0.1."""
+    parts = [np.full((100, 2), size, np.float32) for size in (1, 10)]
+    changes = np.where(np.arange(100) % 2, 1.0, -1.0)
+
+    def quality(scores: Floats) -> np.ndarray:
+        return {11.0: np.zeros(100), 7.0: changes + gain}.get(float(scores[0, 0]), np.full(100, -1.0))
+
+    assert best_weights(parts, quality) == wanted

@@ -288,7 +288,7 @@ def test_single_steps_make_what_run_makes(finished: Finished, cli: Callable[...,
     assert "1 stages done, 14 finished before" in done.stdout  # the store has not made that export itself
 
 
-@pytest.mark.parametrize("command", ["ingest", "counts", "pairs"])
+@pytest.mark.parametrize("command", ["ingest", "counts", "near-duplicates", "pairs"])
 def test_a_single_step_again_does_nothing(command: str, finished: Finished, cli: Callable[..., Result]) -> None:
     before = files_of(finished.store)
     arguments = [finished.slices, finished.store] if command == "ingest" else [finished.store]

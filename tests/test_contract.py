@@ -106,6 +106,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"api"},
+    {"commands"},
     {"evaluation", "continuation", "reporting"},
     {"steps", "planning"},
     {"pipeline", "lookup", "recommender"},
@@ -191,7 +192,7 @@ def test_a_library_imports_no_other() -> None:
 ONLY_IN = {
     "dask": {"runtime", "stages", "formats"},
     "distributed": {"runtime", "stages", "formats"},
-    "torch": {"training", "models.mf", "models.mlp"},
+    "torch": {"training", "models.mf", "models.mlp", "models.item2vec"},
     "fastai": {"training", "models.mf", "models.mlp"},
     "pynndescent": {"nearest.index"},
     "fsspec": {"store"},
@@ -219,7 +220,7 @@ def test_a_package_is_imported_in_its_places_alone(package: str) -> None:
 def test_slow_packages_are_imported_inside_functions() -> None:
     """Save where a class of Dask's, torch's or fastai's is extended, in a module that is itself imported inside
     functions."""
-    extending = {"runtime.fitness", "models.mf", "models.mlp"}
+    extending = {"runtime.fitness", "models.mf", "models.mlp", "models.item2vec"}
     extending |= {f"training.{name}" for name in ("losses", "sparse_adam", "learner", "article", "optimiser")}
     slow = {"dask", "distributed", "torch", "fastai", "pynndescent", "pandas", "numba", "bokeh", "sklearn", "jinja2"}
     wrong = [one for one in OTHERS if one.target.partition(".")[0] in slow and not one.in_function]
@@ -349,7 +350,7 @@ def test_the_package_is_typed() -> None:
 # --------------------------------------------------------------------------------------------- command line and Python
 
 PYTHON = {"client", "progress"}  # of Python alone
-SHELL = {"debug", "as_json"}  # of the command line alone
+SHELL = {"debug", "as_json", "as_items"}  # of the command line alone
 
 
 def test_every_function_is_a_command_and_every_command_a_function() -> None:
@@ -372,7 +373,8 @@ def test_a_command_has_the_parameters_of_its_function(name: str) -> None:
             continue
         parameter = signature.parameters[one.name]
         if isinstance(one, click.Argument):
-            assert parameter.kind is parameter.POSITIONAL_OR_KEYWORD and one.required
+            assert parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            assert one.required is (parameter.default is parameter.empty)
         else:
             assert parameter.kind is parameter.KEYWORD_ONLY
             assert one.opts == [params.spelled(one.name)]
@@ -394,11 +396,11 @@ def test_whoever_computes_takes_a_client_and_cluster_options(name: str) -> None:
     if "client" in parameters:
         assert ours <= parameters
     else:
-        assert name in {"similar", "info", "plan", "embedding", "report"}  # they start nothing
+        assert name in {"similar", "info", "plan", "embedding", "recommend", "report"}  # they start nothing
 
 
 def test_the_commands_of_the_specification_are_there() -> None:
-    wanted = "sample run ingest counts pairs train neighbours export similar embedding report info"
+    wanted = "sample run ingest counts pairs train neighbours export similar recommend embedding evaluate report info"
     assert set(wanted.split()) <= set(program.commands)
 
 
@@ -470,10 +472,13 @@ def test_parameters_are_frozen_and_explained(cls: type) -> None:
 
 
 def test_one_name_means_one_thing() -> None:
-    """A parameter that several stages have is the same parameter: type, default, bounds and choices."""
+    """A parameter that several stages have is the same parameter: type, default, bounds and choices; but for
+    `method`, one of those that a command knows, and `k`, how many it shows."""
     seen: dict[str, tuple[object, ...]] = {}
     for cls in DATACLASSES:
         for field in dataclasses.fields(cls):
+            if field.name in ("method", "k"):  # each command has those that can do it, and as many as are asked for
+                continue
             rule = {name: value for name, value in field.metadata.items() if name != "help"}
             mine = (field.type, field.default, rule)
             assert seen.setdefault(field.name, mine) == mine, field.name
@@ -492,7 +497,7 @@ def imported_by(path: Path) -> set[str]:
 def test_oracles_import_nothing_from_the_package() -> None:
     imported = imported_by(TESTS / "oracles.py")
     assert "recsys_dask" not in imported
-    assert imported <= set(sys.stdlib_module_names)
+    assert imported <= {*sys.stdlib_module_names, "numpy"}  # for its linear algebra
 
 
 def test_strategies_import_nothing_from_the_package() -> None:

@@ -67,6 +67,14 @@ def test_a_seed_repeats_a_split_and_another_makes_another() -> None:
     assert unpacked(one.data.lists) == unpacked(again.data.lists) != unpacked(other.data.lists)
 
 
+def test_a_seed_also_draws_what_is_hidden(monkeypatch) -> None:
+    """Where all playlists are asked, as many are hidden of each, and others."""
+    monkeypatch.setattr(fitting, "VALID_SHARE", 1.0)
+    one, other = (inner(long_ones().data, seed) for seed in (3, 4))
+    assert one is not None and other is not None
+    assert np.array_equal(one.hidden_starts, other.hidden_starts) and not np.array_equal(one.hidden, other.hidden)
+
+
 def test_a_choice_takes_no_more_playlists_than_it_needs(monkeypatch) -> None:
     monkeypatch.setattr(fitting, "VALIDATES", 30)
     monkeypatch.setattr(fitting, "INNER_PLAYLISTS", 50)
@@ -110,9 +118,8 @@ def test_with_too_few_playlists_the_usual_constants_are_used_and_told() -> None:
     made = fit_als(world.data, 0, FREE)
     assert made.how == {"factor": 1.0} and "too few playlists" in made.notes[0]
     assert made.scorer.ridge == fitting.ALS_RIDGE
-    mine, weights, notes = fit_blend(world.data, 0, FREE, {"factor": 1.0})
+    weights, notes = fit_blend(world.data, 0, FREE, {"linear": {"factor": 1.0}, "als": {"factor": 1.0}})
     assert weights == (1.0, 1.0, 1.0) and "too few playlists" in notes[0]
-    assert (mine.q == made.scorer.q).all()
 
 
 class Teller:
@@ -145,6 +152,48 @@ def test_a_value_is_chosen_where_it_wins_and_the_usual_one_where_nothing_does() 
     assert choose({1.0: 0.5, 3.0: 0.0, 9.0: 4.0}, None) == 9.0
     assert choose({1.0: 4.0, 3.0: 0.5}, 1.0) == 1.0
     assert [choose({1.0: 1.0, 3.0: 1.0}, 1.0, seed) for seed in range(6)].count(1.0) >= 5
+
+
+def test_an_mlp_for_a_choice_repeats_and_finds_what_is_planted() -> None:
+    """Planted: a playlist is of one half of the items."""
+    rng = np.random.default_rng(0)
+    halves = [rng.integers(2) * 30 + rng.permutation(30)[:12] for _ in range(300)]
+    data = World(60, [], [(set(one.tolist()), set()) for one in halves]).data
+    split = inner(data, 0)
+    assert split is not None
+    made, again, other = (fitting.fit_mlp(split.data, seed) for seed in (0, 0, 1))
+    assert len(made.layers) == 6 and made.power == 0.75
+    scores = [one.scores(split.asked) for one in (made, again, other)]
+    assert np.array_equal(scores[0], scores[1]) and not np.allclose(scores[0], scores[2])
+    own = split.asked.items[split.asked.starts[:-1]] // 30
+    by_half = scores[0].reshape(-1, 2, 30).mean(2)
+    assert (by_half.argmax(1) == own).mean() > 0.95
+
+
+class Told:
+    """A split whose quality is what scorers say."""
+
+    data = asked = None
+
+    def quality(self, scores: np.ndarray) -> np.ndarray:
+        return scores
+
+
+@pytest.mark.parametrize("gain, wanted", [(0.09, 1.0), (0.11, 3.0), (-0.2, 1.0)])
+def test_a_value_that_gains_less_than_its_standard_error_is_not_chosen(gain: float, wanted: float, monkeypatch) -> None:
+    """Of 100 playlists, one half gains 1 and the other loses it: a standard error of 0.1."""
+    monkeypatch.setattr(fitting, "inner", lambda data, seed: Told())
+    changes = np.where(np.arange(100) % 2, 1.0, -1.0) + gain
+    saying = {1 / 3: np.full(100, -1.0), 1.0: np.zeros(100), 3.0: changes}
+
+    def make(data, value: float):
+        made = Told()
+        made.scores = lambda asked: saying[value]  # type: ignore[attr-defined]
+        return made
+
+    assert fitting._chosen("ridge", long_ones().data, 0, fitting.FACTORS, 1.0, make)[0] == wanted
+    best, notes = fitting._chosen("ridge", long_ones().data, 0, fitting.FACTORS, None, make)
+    assert best == (3.0 if gain > 0 else 1.0) and notes == [f"ridge {best:.3g} of 0.333, 1, 3"]
 
 
 def test_ease_is_fitted_on_all_with_the_chosen_ridge() -> None:
@@ -187,21 +236,25 @@ def test_a_blend_weighs_what_recommends_the_hidden(monkeypatch) -> None:
     world = long_ones(300)
     split = inner(world.data, 0)
     assert split is not None
-    seen = []
+    seen: dict[str, list[Data]] = {"linear": [], "als": [], "mlp": []}
+    for name, fit in (("linear", fitting.linear), ("als", fitting.als)):
+        spy = lambda data, *rest, seen=seen[name], fit=fit, **named: (seen.append(data), fit(data, *rest, **named))[1]
+        monkeypatch.setattr(fitting, name, spy)
 
     def mlp(data: Data, seed: int, device: str | None) -> Teller:
-        seen.append(data)
+        seen["mlp"].append(data)
         return Teller(split, loudly, 1)
 
     monkeypatch.setattr(fitting, "fit_mlp", mlp)
     found = {}
     for loudly in (0.0, 6.0):
-        mine, weights, notes = fit_blend(world.data, 0, FREE, {"factor": 1.0})
+        weights, notes = fit_blend(world.data, 0, FREE, {"linear": {"factor": 1.0}, "als": {"factor": 1.0}})
         found[loudly] = weights
         assert len(weights) == 3 and len(notes) == 1 and f"of {split.asked.n} playlists" in notes[0]
-        assert (mine.q == fit_als(world.data, 0, FREE, {"factor": 1.0}).scorer.q).all()
     assert found[0.0][2] < max(found[0.0][:2]) and found[6.0][2] > max(found[6.0][:2])
-    assert all(unpacked(one.lists) == unpacked(split.data.lists) for one in seen)
+    kept = unpacked(split.data.lists)
+    told = {name: [unpacked(one.lists) for one in datas] for name, datas in seen.items()}
+    assert told == {"linear": [kept] * 2, "mlp": [kept] * 2, "als": [kept] * 2}
 
 
 # ------------------------------------------------------------------------------------------------------------ memory
@@ -226,9 +279,9 @@ def test_inputs_are_as_many_as_fit() -> None:
     many = sized(30_000, 400, 25_000)
     assert fitting._form(many, 20_000, 1e12) == (19_600, True)
     assert fitting._form(many, 300, 1e12) == (0, True)
-    n_extras, primal = fitting._form(many, 20_000, 50e6)
-    assert primal and 0 < n_extras < 5_000
-    assert fitting._primal_bytes(400, n_extras) <= 50e6 < fitting._primal_bytes(400, 2 * n_extras)
+    assert fitting._form(many, 20_000, 100e6) == (19_600 // 8, True)
+    assert fitting._primal_bytes(400, 19_600 // 8) <= 100e6 < fitting._primal_bytes(400, 19_600 // 4)
+    assert fitting._form(sized(13_000, 400, 15_000), 20_000, 1e12) == (15_000, True)  # too many playlists
     # matrices over the playlists that do not fit: by input, with fewer inputs
     n_extras, primal = fitting._form(sized(3_000, 400, 9_000), 20_000, 100e6)
     assert primal and 0 < n_extras < 9_000

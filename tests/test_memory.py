@@ -11,7 +11,7 @@ from recsys_dask import Store, api
 from recsys_dask.errors import BudgetError
 
 LIMIT = 1_000_000_000
-STAGES = ("ingest", "counts", "pairs", "similar", "export")
+STAGES = ("ingest", "counts", "near_duplicates", "pairs", "similar", "export")
 
 
 @pytest.fixture(scope="module")

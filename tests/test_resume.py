@@ -607,7 +607,7 @@ def test_nothing_is_appended_to_a_damaged_store(grown, slices, client, expected)
 
 
 def test_rebuild_goes_with_commands_that_make_tables():
-    for name in ("run", "ingest", "counts", "pairs"):
+    for name in "run ingest counts near_duplicates pairs train neighbours fit evaluate".split():
         assert params.Redo in api.COMMANDS[name].options
     with pytest.raises(UsageError, match="rebuild"):
         api.info("store", rebuild=True)

@@ -44,7 +44,9 @@ _file, _loose = msgspec.json.Decoder(_File), msgspec.json.Decoder(_Loose)
 
 def read_asked(path: str) -> list[Asked]:
     """The playlists of a file, in its order. Raises `InputError` naming file and place for one that is none."""
-    (file,) = find(path)
+    file, *more = find(path)
+    if more:
+        raise InputError(f"{path}: stands for {1 + len(more):,} files; name one file of playlists")
     try:
         with open_plain(file.path) as stream:
             playlists = decoded(stream.read(), _file, _loose, 0, 0, (0, 0)).playlists

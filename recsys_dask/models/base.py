@@ -92,7 +92,7 @@ def lists_of(place: Items, further: list[Items], n_entries: NDArray[np.integer])
     return Lists(
         starts,
         items,
-        *_distinct(np.tile(holder, len(further)), np.concatenate(further), len(n_entries)),
+        *_distinct(np.tile(holder, len(further)), np.concatenate([place[:0], *further]), len(n_entries)),
     )
 
 

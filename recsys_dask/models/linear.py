@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from recsys_dask.cores import cores, split
 from recsys_dask.models.base import Data, Floats, Ints, Items, Lists, starts_of
@@ -141,13 +142,13 @@ def linear(data: Data, shape: Shape, extras: Items, primal: bool | None = None) 
     if primal is None:
         primal = n_inputs <= data.lists.n
     popularity = np.maximum(data.n_playlists(), 1).astype(float)
-    mean = data.lists.starts[-1] / max(data.n_items, 1)
+    mean = max(data.lists.starts[-1], 1) / max(data.n_items, 1)
     own = data.owner[extras]
     ridge = np.concatenate(
         [shape.ridge * np.sqrt(popularity / mean), np.where(own >= 0, shape.owned, shape.other).astype(float)]
     )
     root = np.sqrt(np.maximum(np.diff(data.lists.starts), 1))
-    heavy = root / root.mean()
+    heavy = root * (len(root) / max(root.sum(), 1))
     starts, inputs = inputs_of(data.lists, data.n_items, extras)
     groups = _groups(data.n_items, own)
     fall = popularity**-shape.delta
@@ -202,7 +203,8 @@ def _by_input(p: Array, ridge: Array, groups: tuple[Ints, Ints], kappa: float, f
             column[group] = 0
             out[:, j] = column
 
-    split(work, len(starts) - 1, max(min(cores(), len(starts) // 64), 1))
+    with threadpool_limits(1, "blas"):  # of small systems, many: threads of their own only wait for each other
+        split(work, len(starts) - 1, max(min(cores(), len(starts) // 64), 1))
     return out
 
 
@@ -246,7 +248,8 @@ def _by_playlist(
             v = np.linalg.solve(inner, through @ (out[:, j] > 0))
             out[:, j] += (kappa * fall[j]) * (own.T @ v)
 
-    split(work, len(several), max(min(cores(), len(several) // 64), 1))
+    with threadpool_limits(1, "blas"):
+        split(work, len(several), max(min(cores(), len(several) // 64), 1))
     coefficients = _product(m, out)
     order = np.argsort(inputs, kind="stable")
     holders = np.repeat(np.arange(n, dtype=np.int32), np.diff(starts))[order]

@@ -21,10 +21,13 @@ class Popularity:
 
 @dataclass(frozen=True)
 class Random:
-    """Every item as likely as any other, by a seed: the floor of an evaluation."""
+    """Every item as likely as any other, by a seed and what the playlist holds: the floor of an evaluation."""
 
     n_items: int
     seed: int
 
     def scores(self, lists: Lists) -> Floats:
-        return np.random.default_rng([self.seed, lists.n]).random((lists.n, self.n_items), np.float32)
+        scores = np.empty((lists.n, self.n_items), np.float32)
+        for row, items in zip(scores, np.split(lists.items, lists.starts[1:-1]), strict=False):
+            np.random.default_rng([self.seed, *items.tolist()]).random(dtype=np.float32, out=row)
+        return scores

@@ -72,6 +72,8 @@ def _trained(store: Store, item: str, model: str) -> Any:
         at = place_of(items, values(table["item"]))
         everyone[at[at >= 0]] = q[at >= 0]
         return MeanOfUnits(everyone)
+    if model == "item2vec":
+        return MeanOfUnits(q)
     b = values(table["bias"])
     if model == "mf" and preset == "default":
         return FoldedMF(q, b)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_dask.arrow import values
 from recsys_dask.models.base import Floats, Items
+from recsys_dask.recommending.inputs import place_of
 from recsys_dask.store.tables import Store, read_where
 
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
@@ -32,6 +33,6 @@ def by_title(store: Store, item: str, items: Items, title: str) -> Floats:
     import pyarrow.compute as pc
 
     table = table.filter(pc.equal(table["title"], title))
-    place = np.searchsorted(items, values(table["item"]))
-    scores[place] += values(table["n_playlists"]).astype(np.float32)
+    place = place_of(items, values(table["item"]))  # −1: ranked when the titles were counted, no longer
+    scores[place[place >= 0]] += values(table["n_playlists"])[place >= 0].astype(np.float32)
     return scores

@@ -110,12 +110,14 @@ def evaluate(
 
     known = asked(child, item, rule, seed)
     n = len(known.pid)
+    # not of a model that an earlier evaluation has left: what was measured before changes nothing
+    model = "mf" if "mf" in methods else "mlp" if {"mlp", "blend"} & set(methods) else None
     blocks = [(n * at // cluster.n_threads, n * (at + 1) // cluster.n_threads) for at in range(cluster.n_threads)]
     with cluster.measured() as so_far:
         shared = delayed(child, name=f"child-{token}", traverse=False)
         parts = [delayed(known.rows(low, high), name=f"asked-{low}-{token}", traverse=False) for low, high in blocks]
         work = [
-            delayed(score_block)(shared, item, method, part, dask_key_name=f"score-{method}-{at}-{token}")
+            delayed(score_block)(shared, item, method, part, model, dask_key_name=f"score-{method}-{at}-{token}")
             for method in methods
             for at, part in enumerate(parts)
         ]
@@ -141,11 +143,11 @@ def _together(parts: Sequence[Scored]) -> Scored:
     return Scored(np.concatenate([part.each for part in parts]), np.any([part.recommended for part in parts], axis=0))
 
 
-def score_block(child: Store, item: str, method: str, block: Asked) -> Scored:
-    """The task: one method's recommendations for some test playlists, judged."""
+def score_block(child: Store, item: str, method: str, block: Asked, model: str | None) -> Scored:
+    """The task: one method's recommendations for some test playlists, judged. model: whose vectors tell how diverse."""
     known, ready = inputs_for(child, item, method), scorer(child, item, method)
     held = values(child.table(f"pair_items_{item}_full", ["n_playlists"])["n_playlists"])
-    catalogue = Catalogue(held, child.entry("playlists").rows, _unit_vectors(child, item))
+    catalogue = Catalogue(held, child.entry("playlists").rows, _unit_vectors(child, item, model))
     artist_of = _artist_of(child, known.items) if item == "track" else None
     depth = max(DEPTH, int(np.diff(block.hidden_starts).max(initial=0)))
     each, recommended = [np.zeros((0, len(EACH)))], np.zeros(len(known.items), bool)
@@ -160,15 +162,14 @@ def score_block(child: Store, item: str, method: str, block: Asked) -> Scored:
     return Scored(np.concatenate(each), recommended)
 
 
-def _unit_vectors(child: Store, item: str) -> NDArray[np.float32] | None:
-    """Of `mf`, or `mlp`, for the diversity of lists; None where neither is there or it is of other items."""
+def _unit_vectors(child: Store, item: str, model: str | None) -> NDArray[np.float32] | None:
+    """None where the model has not all of the items."""
     n_items = child.entry(f"pair_items_{item}_full").rows
-    for model in ("mf", "mlp"):
-        name = f"embeddings_{item}_{model}"
-        if child.has(name) and child.entry(name).rows == n_items:
-            vectors = values(child.table(name, ["vector"])["vector"].combine_chunks().flatten()).reshape(n_items, -1)
-            return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-9))
-    return None
+    name = f"embeddings_{item}_{model}"
+    if model is None or child.entry(name).rows != n_items:
+        return None
+    vectors = values(child.table(name, ["vector"])["vector"].combine_chunks().flatten()).reshape(n_items, -1)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-9))
 
 
 def _artist_of(child: Store, items: Items) -> Items:

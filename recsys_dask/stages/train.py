@@ -209,6 +209,7 @@ def embeddings(codes: NDArray[np.int32], vectors: NDArray[np.float32], bias: NDA
 
 def _fit_playlists(parts: list[Playlists], job: Job, tell: Callable[[str], None]) -> Fitted:
     """default, fast: whole playlists a batch."""
+    from recsys_dask.models.item2vec import Item2Vec, mean_loss
     from recsys_dask.models.mf import MeanMF, SolvedMF
     from recsys_dask.models.mlp import MeanMLP
     from recsys_dask.training.learner import fit_recipe, loaders, playlist_learner, seed_torch
@@ -237,10 +238,11 @@ def _fit_playlists(parts: list[Playlists], job: Job, tell: Callable[[str], None]
     held = min(held, MOST_VALID) if options.valid is None else held
     _fits(job, 4 * job.n_items * chosen.factors, playlists.items.nbytes + playlists.starts.nbytes)
     seed_torch(options.seed, 0)
-    make: Any = {"mf": SolvedMF, "mean_mf": MeanMF, "mlp": MeanMLP}[kind]
+    make: Any = {"mf": SolvedMF, "mean_mf": MeanMF, "mlp": MeanMLP, "item2vec": Item2Vec}[kind]
     model = make(playlists.n_playlists, len(playlists), chosen.factors)
     train, valid = loaders(playlists, chosen, held=held, seed=options.seed, device=options.device)
-    learner = playlist_learner(model, train, valid, ridge=chosen.ridge)
+    loss = mean_loss if kind == "item2vec" else None
+    learner = playlist_learner(model, train, valid, ridge=chosen.ridge, loss=loss)
     history, notes = _fitted(learner, job, tell, lambda **how: fit_recipe(learner, chosen, **how))
     return _kept(job, model, model.vectors(), model.bias(), history, notes)
 

@@ -63,10 +63,11 @@ def playlist_learner(
     valid: PlaylistLoader,
     *,
     ridge: float = 0.0,
+    loss: Callable[..., Any] | None = None,
     cbs: Sequence[Any] = (),
     **options: Any,
 ) -> Learner:
-    """A `Learner` for a model of whole playlists: `PlaylistLoss`, `SparseAdam`, momentum kept at 0.9.
+    """A `Learner` for a model of whole playlists: `PlaylistLoss` or another one, `SparseAdam`, momentum kept at 0.9.
 
     Its groups of parameters, for rates and decays: a table of playlists `p` if the model has one, the item biases
     `b`, all others. `options` go to `Learner`.
@@ -78,7 +79,7 @@ def playlist_learner(
     return Learner(
         DataLoaders(train, valid, device=train.device),
         model.to(train.device),
-        loss_func=PlaylistLoss(ridge),
+        loss_func=loss or PlaylistLoss(ridge),
         opt_func=partial(OptimWrapper, opt=partial(SparseAdam, betas=(0.9, 0.99))),
         splitter=lambda _: parts,
         moms=(0.9, 0.9, 0.9),
@@ -107,8 +108,9 @@ def loaders(
 
 def fit_recipe(learner: Learner, recipe: Recipe, **options: Any) -> list[Epoch]:
     """`fit` by a recipe, for a learner of `playlist_learner`; `options` go to `fit`."""
-    tables = [recipe.table_rate] if len(learner.splitter(learner.model)) == 3 else []
-    rates, decays = [*tables, recipe.rate, recipe.rate], [*(0.0 for _ in tables), 0.0, recipe.decay]
+    n_groups = len(learner.splitter(learner.model))  # the last is the rest, before it biases, before these a table
+    rates = [recipe.table_rate, recipe.rate, recipe.rate][3 - n_groups :]
+    decays = [0.0, 0.0, recipe.decay][3 - n_groups :]
     return fit(learner, recipe.epochs, rates, decays, **options)
 
 
@@ -249,7 +251,7 @@ def fit(
     """
     # On the CPU the losses split their work themselves, and the rest is too small to be split.
     threads = torch.get_num_threads()
-    splits = isinstance(learner.loss_func, PlaylistLoss)
+    splits = isinstance(learner.dls.train, PlaylistLoader)
     memory = _Memory(learner, patience, best, keeper, progress)
     device = next(learner.model.parameters()).device
     watch = _Progress(seed, lambda one: memory.add(one) or one.epoch == stop_after)

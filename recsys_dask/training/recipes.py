@@ -31,7 +31,7 @@ class Recipe:
     table_rate: float = 0.1
 
 
-MODELS = ("mf", "mlp", "mean_mf", "table_mf")
+MODELS = ("mf", "mlp", "mean_mf", "table_mf", "item2vec")
 """`mf` and `mlp` are the default preset, `mean_mf` the fast one; `table_mf` is what `mf` came from."""
 
 
@@ -42,8 +42,10 @@ def recipe(model: str, n_playlists: int, n_items: int) -> Recipe:
     scored = _scored(n_playlists, n_items)
     if model == "table_mf":
         return Recipe(50, _epochs(40, n_playlists), 128, rate=0.01, decay=0.3, ridge=10.0, scored=scored)
-    epochs = _epochs(10, n_playlists)
     large = n_playlists >= 50_000
+    if model == "item2vec":
+        return Recipe(50, _epochs(40, n_playlists), 1_024 if large else 64, rate=0.1, decay=0.0)
+    epochs = _epochs(10, n_playlists)
     if model == "mf":
         rate = 0.02 if large else 0.05
         return Recipe(50, epochs, 1_024 if large else 64, rate=rate, decay=0.3, ridge=10.0, scored=scored)
