@@ -474,8 +474,9 @@ class Opened(NamedTuple):
     requests: list[str]
 
 
-BLOCKED = """window.blocked = []; new PerformanceObserver((list) =>
-  window.blocked.push(...list.getEntries().map((one) => one.duration))).observe({ type: "longtask", buffered: true });"""
+BLOCKED = """window.blocked = [];
+  const noted = (list) => window.blocked.push(...list.getEntries().map((one) => one.duration));
+  new PerformanceObserver(noted).observe({ type: "longtask", buffered: true });"""
 
 
 def opened(browser: Any, path: Path, **options: Any) -> Opened:
