@@ -364,7 +364,7 @@ def check(
 
 @command(params.Report)
 def report(store: Place, out: Place, *, progress: Progress | None = None, **parameters: Any) -> str:
-    """One self-contained HTML page about a store, put into the file `out`. Returns its path.
+    """One self-contained HTML page about a store, put into the file `out`. Returns its path, which Jupyter shows.
 
     Raises `StoreError` where the folder of `out` is not there, `UsageError` where `out` names no file.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import os
 from collections.abc import Callable
 from typing import Any
@@ -22,15 +23,25 @@ METRIC_NAMES = ("R-precision", "NDCG@100", "recall@50")
 PLOTS = "plots"
 
 
-def write(store: Store, out: str, options: params.Report, say: Callable[[str], None]) -> str:
+class Page(str):
+    """The path of a page, which Jupyter shows as the page."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        folder, name = _place(str(self))
+        text = html.escape(folder.read(name).decode(), quote=True)
+        return f'<iframe srcdoc="{text}" style="width: 100%; height: 80vh; border: 0"></iframe>'
+
+
+def write(store: Store, out: str, options: params.Report, say: Callable[[str], None]) -> Page:
     """Make the page and put it at `out`, over an earlier one. Returns its path.
 
     Raises `UsageError` where `out` is no file's name, `StoreError` where its folder is not there or cannot be written.
     """
     folder, name = _place(out)
-    html = page(store, options, say).encode()
-    folder.write(name, html)
-    return folder.full(name)
+    folder.write(name, page(store, options, say).encode())
+    return Page(folder.full(name))
 
 
 def _place(out: str) -> tuple[Folder, str]:

@@ -200,6 +200,17 @@ class Store:
 
         return pa.concat_tables(self.parts(name, columns))
 
+    def _repr_html_(self) -> str:
+        """The store as Jupyter shows it: its place and its tables."""
+        import html
+
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{entry.rows:,}</td><td>{entry.bytes / 1e6:,.1f}</td></tr>"
+            for name, entry in sorted(self.manifest.tables.items())
+        )
+        head = "<tr><th>table</th><th>rows</th><th>MB</th></tr>"
+        return f"<p>Store <code>{html.escape(self.folder.url)}</code></p><table>{head}{rows}</table>"
+
     def pandas(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A whole table as a pandas frame."""
         return self.table(name, columns).to_pandas()
