@@ -474,6 +474,11 @@ class Opened(NamedTuple):
     requests: list[str]
 
 
+BLOCKED = """window.blocked = [];
+  const noted = (list) => window.blocked.push(...list.getEntries().map((one) => one.duration));
+  new PerformanceObserver(noted).observe({ type: "longtask", buffered: true });"""
+
+
 def opened(browser: Any, path: Path, **options: Any) -> Opened:
     """A page once all its plots are drawn."""
     shown = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options}).new_page()
@@ -482,6 +487,7 @@ def opened(browser: Any, path: Path, **options: Any) -> Opened:
     shown.on("console", lambda one: faults.append(one.text) if one.type in ("error", "warning") else None)
     shown.on("pageerror", lambda one: faults.append(str(one)))
     shown.on("request", lambda one: requests.append(one.url))
+    shown.add_init_script(BLOCKED)
     shown.goto(path.as_uri())
     shown.wait_for_selector("html[data-drawn]", state="attached")
     return Opened(shown, faults, requests)
@@ -581,8 +587,10 @@ def test_a_page_without_models_in_a_browser(browser: Any, made: Made, tmp_path: 
 
 
 def test_a_page_of_300_000_artists_opens_without_a_stutter(browser: Any, large: Path) -> None:
-    """Each keystroke of a search in the 5,000 names is answered within 0.2 s, on a machine that does other things."""
+    """Nothing holds it up for 2 s, and each keystroke of a search in the 5,000 names is answered within 0.2 s: on a
+    machine that does other things."""
     found = opened(browser, large)
+    assert max(found.page.evaluate("window.blocked"), default=0) < 2_000
     assert all(dict(found.page.evaluate(PAINTED)).values())
     took = found.page.evaluate("""() => { const box = document.getElementById("query"), start = performance.now();
         for (const text of ["t", "th", "the", "the l", "宇多", "motorhead"]) {

@@ -59,7 +59,6 @@ def heat_map(found: Scenes) -> dict[str, Any]:
     cosine = found.cosine[row, column]
     top = float(np.nanquantile(cosine, 0.99)) if len(cosine) else 1.0
     plot = _figure("", "", height=90 + 13 * n, x_range=Range1d(-0.5, n - 0.5), y_range=Range1d(n - 0.5, -0.5))
-    plot.min_width = 560
     source = _source(
         x=column, y=row, cosine=cosine.astype(np.float32),
         playlists=found.n_playlists[row, column].astype(np.int32),

@@ -106,6 +106,7 @@ def _kept(store: Store, item: str) -> list[Kept]:
                 if item == "artist"
                 else f"in at least {got['min_playlists']} playlists"
             )
+            items = "all" if made.get("items") == n_items else items
         if "playlists" in made:
             found.append(Kept(f"playlists, {view} view", made["playlists"], n_playlists, lists))
         if "items" in made:
