@@ -37,7 +37,7 @@ def methods_of(text: str) -> list[str]:
     return wanted
 
 
-def evaluate_step(options: params.Evaluate, split: params.Split, store: Store, device: str | None = None) -> Step:
+def evaluate_step(options: params.Evaluate, split: params.Split, store: Store) -> Step:
     """`evaluation_<item>` of a store. The child store stays, so that another evaluation only does what is new."""
     methods = methods_of(options.methods)
     check_rule(options.hidden)
@@ -72,7 +72,7 @@ def _same(cluster: Cluster) -> Iterator[Cluster]:
     yield cluster
 
 
-Settings = tuple[params.Counts, params.Pairs, params.Similar, params.Train]
+Settings = tuple[params.Counts, params.Pairs, params.Similar, dict[str, params.Train]]
 
 
 def _settings(store: Store, item: str) -> Settings:
@@ -91,27 +91,29 @@ def _settings(store: Store, item: str) -> Settings:
         made(params.Counts, "counts"),
         pairs,
         made(params.Similar, f"similar:{item}:coco", item=item, count_over=None),
-        made(params.Train, f"train:{item}:mlp", item=item, model=None),
+        {model: made(params.Train, f"train:{item}:{model}", item=item) for model in params.MODELS},
     )
 
 
 def _plain(settings: Settings) -> list[Any]:
-    return [dataclasses.asdict(one) for one in settings]
+    counts, pairs, similar, of_model = settings
+    made: list[Any] = [counts, pairs, similar, *of_model.values()]
+    return [dataclasses.asdict(one) for one in made]
 
 
 def steps_for(
     child: Store, store: Store, item: str, split: params.Split, method: str, settings: Settings
 ) -> Sequence[Step]:
     """What a method needs of the child store."""
-    counts, pairs, similar, train = settings
+    counts, pairs, similar, of_model = settings
     first = [steps.holdout_step(store, split), steps.counts_step(counts)]
     models = [method] if method in params.MODELS else ["mlp"] if method == "blend" else []
     of_full = dataclasses.replace(pairs, view="full"), dataclasses.replace(similar, measure="cosine")
     of_article = dataclasses.replace(pairs, view="article"), dataclasses.replace(similar, measure="coco")
     made = [*first, *steps.pairs_steps(*of_full)[:1]]
-    if method == "coco" or (models and view_of(train.preset) == "article"):
+    if method == "coco" or any(view_of(of_model[model].preset) == "article" for model in models):
         made += steps.pairs_steps(*of_article)[: 2 if method == "coco" else 1]
-    made += [steps.train_step(train, model, child, pairs.min_tracks) for model in models]
+    made += [steps.train_step(of_model[model], model, child, pairs.min_tracks) for model in models]
     if method in params.FITTED:
         made += steps.fit_steps(params.Fit(item=item), method)
     return made
