@@ -32,6 +32,7 @@ _PUBLIC = {
     "UsageError": "errors",
     "InputError": "errors",
     "StoreError": "errors",
+    "TooFewError": "errors",
     "ClusterError": "errors",
     "BudgetError": "errors",
     "TrainingError": "errors",

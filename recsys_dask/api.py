@@ -83,6 +83,7 @@ def run(
     options = COMMANDS["run"].options
     made = params.make(*options, values=parameters)
     ingest_, counts_, near_, pairs_, similar_, which, train_, neighbours_, fit_, export_, redo, cluster = made
+    steps.check_rows(pairs_)
     models = {"usual": params.USUAL_MODELS, "all": params.MODELS, "none": ()}.get(which.models, (which.models,))
     recommender = steps.recommender_of(which.recommender, models, train_, pairs_)
     inputs = find(source, ingest_.files)
@@ -176,6 +177,7 @@ def pairs(
     from recsys_dask import steps
 
     options, similarity, redo, cluster = params.make(*COMMANDS["pairs"].options, values=parameters)
+    steps.check_rows(options)
     wanted = steps.pairs_steps(options, similarity)
     if not wanted:
         raise UsageError(f"--view {options.view} has no --measure {similarity.measure}: leave one of them out")

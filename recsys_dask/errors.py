@@ -26,6 +26,10 @@ class StoreError(RecsysDaskError):
     """The store cannot be read or written, or lacks what was asked for."""
 
 
+class TooFewError(StoreError):
+    """The store has too few items or playlists for a recommender."""
+
+
 class ClusterError(RecsysDaskError):
     """The Dask cluster cannot do the work."""
 

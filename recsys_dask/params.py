@@ -132,12 +132,6 @@ class Pairs:
     rows_high: int = parameter(30, "article view: most rows left in a playlist.", low=0)
     min_playlists: int = parameter(5, "full view of tracks: in at least this many playlists.", low=1)
 
-    def __post_init__(self) -> None:
-        """Raises `UsageError` for a range of rows that holds none."""
-        low, high = self.rows_low, self.rows_high
-        if isinstance(low, int) and isinstance(high, int) and low > high:
-            raise UsageError(f"--rows-low is {low} and --rows-high {high}: the low one must not be higher")
-
 
 @dataclasses.dataclass(frozen=True)
 class Similar:

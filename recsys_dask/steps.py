@@ -12,7 +12,7 @@ from typing import Any
 
 from recsys_dask import params
 from recsys_dask.cooccurrence.measures import MEASURES
-from recsys_dask.errors import Fault, StoreError, UsageError, bad_input
+from recsys_dask.errors import Fault, StoreError, TooFewError, UsageError, bad_input
 from recsys_dask.formats.inputs import exists, format_of
 from recsys_dask.formats.parts import SCRATCH
 from recsys_dask.pipeline import EXPORT_FOLDER, Made, Step
@@ -29,7 +29,7 @@ from recsys_dask.stages.similar import similar
 from recsys_dask.stages.titles import titles
 from recsys_dask.stages.train import scratch_of, train, view_of
 from recsys_dask.store.files import Folder
-from recsys_dask.store.manifest import InputFile, fingerprint
+from recsys_dask.store.manifest import InputFile, StageReport, fingerprint
 from recsys_dask.store.tables import Store
 
 
@@ -136,6 +136,14 @@ def holdout_step(parent: Store, options: params.Split) -> Step:
 
     settings = dataclasses.asdict(options) | {"input": fingerprint(made_from)}
     return Step("ingest", settings, (), _alone("ingest", run), scratch=SCRATCH)
+
+
+def check_rows(options: params.Pairs) -> None:
+    """Raises `UsageError` for a range of rows that holds none."""
+    if options.rows_low > options.rows_high:
+        raise UsageError(
+            f"--rows-low is {options.rows_low} and --rows-high {options.rows_high}: the low one must not be higher"
+        )
 
 
 def pairs_steps(options: params.Pairs, similarity: params.Similar) -> list[Step]:
@@ -255,9 +263,11 @@ def trained(store: Store, options: params.Neighbours) -> list[Step]:
     return [neighbours_step(options, model, preset) for model, preset in presets.items()]
 
 
-def fit_steps(options: params.Fit, method: str) -> list[Step]:
-    """A recommender, a blend after its parts."""
-    return [_fit_step(options, one) for one in (("linear", "als", "blend") if method == "blend" else (method,))]
+def fit_steps(options: params.Fit, method: str, lenient: bool = False) -> list[Step]:
+    """A recommender, a blend after its parts. lenient: too little to fit on is no error, but noted."""
+    return [
+        _fit_step(options, one, lenient) for one in (("linear", "als", "blend") if method == "blend" else (method,))
+    ]
 
 
 def recommender_of(asked: str | None, models: Sequence[str], train: params.Train, pairs: params.Pairs) -> str | None:
@@ -284,11 +294,16 @@ def titles_step(item: str) -> Step:
     return Step(key, {}, ("ingest", f"pairs:{item}:full"), _alone(key, run))
 
 
-def _fit_step(options: params.Fit, method: str) -> Step:
+def _fit_step(options: params.Fit, method: str, lenient: bool) -> Step:
     key, item = f"fit:{options.item}:{method}", options.item
 
     def run(cluster: Cluster, store: Store, token: str) -> Made:
-        return fit(cluster, store, options, method, token)
+        try:
+            return fit(cluster, store, options, method, token)
+        except TooFewError as error:
+            if not lenient:
+                raise
+            return {}, StageReport(notes=[str(error)])
 
     needs = ["ingest", f"pairs:{item}:full"]
     if method == "blend":
@@ -333,7 +348,7 @@ def steps_for(
             made.append(train_step(train_options, model, store, pairs_options.min_tracks))
             made.append(neighbours_step(neighbours_options, model, train_options.preset))
     if recommender:
-        made += [*fit_steps(fit_options, recommender), titles_step(fit_options.item)]
+        made += [*fit_steps(fit_options, recommender, lenient=True), titles_step(fit_options.item)]
     return [
         ingest_step(inputs, ingest_options, store),
         counts_step(counts_options),

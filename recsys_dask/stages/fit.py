@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recsys_dask import params
 from recsys_dask.arrow import float64, int32, values
-from recsys_dask.errors import StoreError
+from recsys_dask.errors import TooFewError
 from recsys_dask.formats.vocabulary import rank_ids
 from recsys_dask.metrics.base import top_k
 from recsys_dask.models import saved
@@ -59,17 +59,19 @@ def fit(
 ) -> tuple[dict[str, TableEntry], StageReport]:
     """Fit one recommender: `recommender_<item>_<method>`, and of `linear` also `similar_<item>_linear`.
 
-    Raises `StoreError` where there is nothing to fit on, `BudgetError` where it does not fit the memory.
+    Raises `TooFewError` where there is too little to fit on, `BudgetError` where it does not fit the memory.
     """
     from dask import delayed
 
     item = options.item
     known = inputs(store, item)
     if len(known.items) < LEAST_ITEMS:
-        raise StoreError(
+        raise TooFewError(
             f"{store.folder.url}: {len(known.items)} {item}s in the pairs' full view are too few to recommend from; "
             "ingest more playlists"
         )
+    if method == "blend" and not all(store.has(f"recommender_{item}_{part}") for part in ("linear", "als")):
+        raise TooFewError(f"{store.folder.url}: too few playlists for the parts of a blend; ingest more")
     hows = {part: _how(store, item, part) for part in ("linear", "als")} if method == "blend" else {}
     job = Job(store.folder, options, method, known, token, hows)
     both = zip(store.entry("playlists").files, store.entry("rows").files, strict=True)
@@ -123,7 +125,7 @@ def _fit(parts: list[Lists], job: Job, tell: Callable[[str], None]) -> Made:
 
     data = Data(joined(parts), len(job.known.items), job.known.owner)
     if data.lists.n < LEAST_PLAYLISTS:
-        raise StoreError(f"{job.folder.url}: no two playlists to fit {job.method} on; ingest more")
+        raise TooFewError(f"{job.folder.url}: no two playlists to fit {job.method} on; ingest more")
     free, seed = 0.8 * psutil.virtual_memory().available, job.options.seed
     tell(f"fit {job.method}: {data.lists.n:,} playlists, {data.n_items:,} items")
     similar = None
