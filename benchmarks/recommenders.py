@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.embeddings import FEWEST, LEAST, N_TEST, read_lists
-from recsys_dask.models.base import Data, Lists, starts_of
+from recsys_dask.compressed import starts_of
+from recsys_dask.models.base import Data, Lists
 
 FREE = 8e9
 

@@ -299,14 +299,13 @@ def recommend(
     seen = progress or Progress()
     if (items is None) == (playlists is None):
         raise UsageError("give --items of one playlist, or a file of --playlists")
-    if playlists is None:
-        if options.challenge:
-            raise UsageError("--challenge: is the form of a file; give --playlists and --out")
-        ready = Recommender.open(open_store(store), options.method, options.item)
-        return continuation.recommend(ready, list(items or ()), options, seen.say)
-    if out is None:
+    if playlists is None and options.challenge:
+        raise UsageError("--challenge: is the form of a file; give --playlists and --out")
+    if playlists is not None and out is None:
         raise UsageError("--playlists: give --out, the file for the recommendations")
     ready = Recommender.open(open_store(store), options.method, options.item)
+    if playlists is None or out is None:
+        return continuation.recommend(ready, list(items or ()), options, seen.say)
     return continuation.recommend_file(ready, os.fspath(playlists), os.fspath(out), options, seen)
 
 

@@ -37,6 +37,17 @@ def values(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     return np.frombuffer(data, dtype)[column.offset : column.offset + len(column)]
 
 
+def columns(table: pa.Table | pa.RecordBatch) -> dict[str, NDArray[Any]]:
+    """The numeric columns of a table by name, as `values`."""
+    return {name: values(column) for name, column in zip(table.schema.names, table.columns, strict=True)}
+
+
+def vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """A column of equally long vectors as (n, k) float32, read-only; (0, 0) for an empty one."""
+    numbers: NDArray[np.float32] = values(column.combine_chunks().flatten())
+    return numbers.reshape(len(column), len(numbers) // max(len(column), 1))
+
+
 def int32(numbers: NDArray[np.integer]) -> pa.Array:
     """An Arrow array over numbers. (`pa.array` imports pandas at its first call, which takes 0.4 s a process.)"""
     return _numbers(numbers, np.int32)

@@ -12,13 +12,11 @@ from recsys_dask import params
 from recsys_dask.errors import InputError, StoreError, UnknownItemError, UsageError
 from recsys_dask.formats.challenge import read_asked
 from recsys_dask.lookup import Vocabulary
-from recsys_dask.recommender import Recommender
+from recsys_dask.recommender import BLOCK, Recommender
 from recsys_dask.runtime.progress import Progress
 from recsys_dask.store.files import Folder
 
 CHALLENGE_K = 500
-BLOCK = 256
-"""Playlists that are ranked at a time."""
 
 
 def recommend(

@@ -28,6 +28,11 @@ def shares(n: int, parts: int) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(bounds)]
 
 
+def shared(n: int, least: int) -> int:
+    """Among how many cores n things are shared, so that each has `least` of them; one, where there are fewer."""
+    return max(min(cores(), n // least), 1)
+
+
 def split(work: Callable[[slice], T], n: int, parts: int, initializer: Callable[..., Any] | None = None) -> list[T]:
     """`work` on each of `shares(n, parts)`, at the same time, in their order; `initializer` begins each thread.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask import params
-from recsys_dask.arrow import bools, values
+from recsys_dask.arrow import bools, values, vectors
 from recsys_dask.errors import UnknownItemError
 from recsys_dask.store.tables import Store
 
@@ -114,10 +114,14 @@ def similar(store: Store, queries: Sequence[str], item: str, method: str, k: int
     return rows
 
 
+def first_model(store: Store, item: str) -> str:
+    """The first model that is trained, of none the first that may be."""
+    return next((one for one in params.MODELS if store.has(f"embeddings_{item}_{one}")), params.MODELS[0])
+
+
 def embedding(store: Store, queries: Sequence[str], item: str, model: str | None) -> NDArray[np.float32]:
     """The vectors of some items, float32 (queries, factors); model: None, the first that is trained."""
-    if model is None:
-        model = next((one for one in params.MODELS if store.has(f"embeddings_{item}_{one}")), params.MODELS[0])
+    model = model or first_model(store, item)
     vocabulary = Vocabulary(store, item)
     codes = [vocabulary.code(query) for query in queries]
     table = store.table(f"embeddings_{item}_{model}", ["item", "vector"])
@@ -127,8 +131,7 @@ def embedding(store: Store, queries: Sequence[str], item: str, model: str | None
         if place == len(known) or known[place] != code:
             name = one_line(vocabulary.names[code].as_py())
             raise UnknownItemError(f"{query}: {model} has no vector of {name}: too rare for the view it is trained on")
-    vectors = values(table["vector"].combine_chunks().flatten()).reshape(len(known), -1)
-    return vectors[places]
+    return vectors(table["vector"])[places]
 
 
 def info(store: Store) -> dict[str, Any]:

@@ -6,25 +6,26 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask import params
 from recsys_dask.arrow import values
 from recsys_dask.errors import StoreError, UnknownItemError, UsageError
 from recsys_dask.formats.vocabulary import Index, index_of, keys, words_for
 from recsys_dask.metrics.base import top_k
 from recsys_dask.models.base import Lists
-from recsys_dask.recommending.inputs import Inputs, known_lists
-from recsys_dask.recommending.opening import inputs_for, scorer
-from recsys_dask.recommending.titles import by_title, normalised
+from recsys_dask.recommending.inputs import Inputs, known_lists, place_of
+from recsys_dask.recommending.opening import opened
+from recsys_dask.recommending.titles import by_title, normalised, popular
+from recsys_dask.store.manifest import command_for
 from recsys_dask.store.tables import Store
 
 BLOCK = 256
 """Playlists that are scored at a time."""
-
-KINDS = ("artist", "track")
 
 
 class Query(NamedTuple):
@@ -80,12 +81,10 @@ class Recommender:
     def open(cls, store: str | os.PathLike[str] | Store, method: str = "blend", item: str = "artist") -> Recommender:
         """A recommender that the store holds. Raises `StoreError` naming the command that makes what is missing, and
         `UsageError` for a method that does not exist."""
-        from recsys_dask import params
-
         params.check(params.Recommend(method=method, item=item))
-        opened = store if isinstance(store, Store) else Store.open(os.fspath(store))
-        _check_current(opened, method, item)
-        made = cls(opened, method, item, inputs_for(opened, item, method), scorer(opened, item, method))
+        place = store if isinstance(store, Store) else Store.open(os.fspath(store))
+        _check_current(place, method, item)
+        made = cls(place, method, item, *opened(place, item, method))
         made.vocabulary(item)
         return made
 
@@ -124,7 +123,7 @@ class Recommender:
         `UnknownItemError` for a query whose entries are all unknown, `UsageError` for an empty `only`.
         """
         asked = [self._query(query) for query in queries]
-        codes = {kind: [self.codes_of(kind, getattr(query, f"{kind}s")) for query in asked] for kind in KINDS}
+        codes = {kind: [self.codes_of(kind, getattr(query, f"{kind}s")) for query in asked] for kind in params.ITEMS}
         for query, artist, track in zip(asked, codes["artist"], codes["track"], strict=True):
             if len(artist) + len(track) and (artist < 0).all() and (track < 0).all():
                 first = [*query.artists, *query.tracks][0]
@@ -159,14 +158,12 @@ class Recommender:
         scores = self.scorer.scores(lists)
         nothing = np.flatnonzero((np.diff(lists.starts) == 0) & (np.diff(lists.extra_starts) == 0))
         for row in nothing.tolist():
-            scores[row] = by_title(self.store, self.item, self.known.items, normalised(titles[row]))
+            scores[row] = by_title(self.store, self.item, self.codes, normalised(titles[row]), self._popular)
         places = top_k(scores, lists.starts, lists.items, k, allowed)
         return places, np.take_along_axis(scores, np.maximum(places, 0), 1)
 
     def allowed(self, only: Iterable[str] | None, exclude: Iterable[str], k: int) -> NDArray[np.bool_] | None:
         """(N,) bool: what may be recommended; None for all. Raises `UsageError` where fewer than k are left."""
-        from recsys_dask.recommending.inputs import place_of
-
         without = list(exclude)
         if only is None and not without:
             return None
@@ -223,19 +220,17 @@ class Recommender:
             np.array(n, np.int64),
         )
 
-    @property
+    @cached_property
     def _artist_of_track(self) -> NDArray[np.int32]:
-        with self._lock:
-            if "artist_of" not in self.__dict__:
-                self.__dict__["artist_of"] = values(self.store.table("tracks", ["artist"])["artist"])
-            return self.__dict__["artist_of"]
+        return values(self.store.table("tracks", ["artist"])["artist"])
+
+    @cached_property
+    def _popular(self) -> NDArray[np.float32]:
+        return popular(self.store, self.item)
 
 
 def _check_current(store: Store, method: str, item: str) -> None:
     """Raises `StoreError` where the recommender was made from an earlier state of the store."""
-    from recsys_dask import params
-    from recsys_dask.store.manifest import command_for
-
     stage = "fit" if method in params.FITTED else "train" if method in params.MODELS else None
     key = f"{stage}:{item}:{method}"
     if stage and key in store.manifest.stages and store.manifest.is_outdated(key):

@@ -16,6 +16,7 @@ from recsys_dask.errors import Fault, StoreError, TooFewError, UsageError, bad_i
 from recsys_dask.formats.inputs import exists, format_of
 from recsys_dask.formats.parts import SCRATCH
 from recsys_dask.pipeline import EXPORT_FOLDER, Made, Step
+from recsys_dask.recommending.fitting import FITTED_PARTS
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.stages.counts import counts
 from recsys_dask.stages.export import export
@@ -265,9 +266,8 @@ def trained(store: Store, options: params.Neighbours) -> list[Step]:
 
 def fit_steps(options: params.Fit, method: str, lenient: bool = False) -> list[Step]:
     """A recommender, a blend after its parts. lenient: too little to fit on is no error, but noted."""
-    return [
-        _fit_step(options, one, lenient) for one in (("linear", "als", "blend") if method == "blend" else (method,))
-    ]
+    parts = FITTED_PARTS if method == "blend" else ()
+    return [_fit_step(options, one, lenient) for one in (*parts, method)]
 
 
 def recommender_of(asked: str | None, models: Sequence[str], train: params.Train, pairs: params.Pairs) -> str | None:
@@ -307,7 +307,7 @@ def _fit_step(options: params.Fit, method: str, lenient: bool) -> Step:
 
     needs = ["ingest", f"pairs:{item}:full"]
     if method == "blend":
-        needs += [f"fit:{item}:linear", f"fit:{item}:als", f"train:{item}:mlp"]
+        needs += [*(f"fit:{item}:{part}" for part in FITTED_PARTS), f"train:{item}:mlp"]
     depends: dict[str, Any] = {"seed": options.seed} | ({"best": options.best} if method == "linear" else {})
     return Step(key, depends, tuple(needs), _alone(key, run))
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from recsys_dask.models.base import Data, Lists, starts_of
+from recsys_dask.compressed import starts_of
+from recsys_dask.models.base import Data, Lists
 
 Sets = list[tuple[set[int], set[int]]]
 """Each playlist's items and further inputs."""

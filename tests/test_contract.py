@@ -114,7 +114,7 @@ LAYERS = (
     {"recommending"},
     LIBRARIES,
     {"store", "runtime"},
-    {"schemas", "params", "errors", "credentials", "arrow", "kernels", "sums", "cores"},
+    {"schemas", "params", "errors", "credentials", "arrow", "kernels", "sums", "cores", "compressed"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -18,8 +18,9 @@ from strategies import PYTHON2, write_slices
 
 from recsys_dask import api, schemas
 from recsys_dask.cli import program
+from recsys_dask.compressed import starts_of
 from recsys_dask.errors import StoreError
-from recsys_dask.holdout.lists import Lists, distinct, joined, starts_of
+from recsys_dask.holdout.lists import Lists, distinct, joined
 from recsys_dask.holdout.near_duplicates import near_duplicates
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.runtime.connecting import prepare_kernels

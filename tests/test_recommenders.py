@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from small_playlists import World, allowed, drawn, packed, worlds
 from threadpoolctl import threadpool_limits
 
+from recsys_dask import cores as cores_module
 from recsys_dask.models import linear as linear_module
 from recsys_dask.models.als import Als, als
 from recsys_dask.models.folded import FoldedMean, FoldedMF, MeanOfUnits
@@ -78,6 +79,7 @@ def test_linear_in_blocks_and_by_several_threads(monkeypatch) -> None:
     """As many items, and items with inputs of their own, as need more than one of each."""
     monkeypatch.setattr(linear_module, "BLOCK", 50)
     monkeypatch.setattr(linear_module, "cores", lambda: 2)
+    monkeypatch.setattr(cores_module, "cores", lambda: 2)
     world = drawn(60, 140, 139, seed=3, most=25)
     world = allowed(world._replace(owner=[*range(1, 140)]))
     check_linear(world, world, list(range(139)), SHAPE)

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask import compressed
+from recsys_dask.compressed import owners_of, starts_of
+
 
 class Lists(NamedTuple):
     """The items of list u are items[starts[u] : starts[u + 1]], distinct and rising.
@@ -26,7 +29,7 @@ class Lists(NamedTuple):
     @property
     def owners(self) -> NDArray[np.int64]:
         """The list that each entry of `items` is in, int64."""
-        return np.repeat(np.arange(len(self.starts) - 1), self.lengths)
+        return owners_of(self.starts)
 
     def take(self, rows: NDArray[np.int64]) -> Lists:
         """The lists of some places, in that order."""
@@ -36,19 +39,12 @@ class Lists(NamedTuple):
         return Lists(starts, self.items[at])
 
 
-def starts_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where lists of these lengths begin, (n + 1,) int64; the last one: where all end."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
 def distinct(codes: NDArray[np.int32], n_entries: NDArray[np.int64]) -> Lists:
     """The distinct items of each playlist.
 
     codes: (rows,) int32, at least 0, playlist by playlist; n_entries: (n,) int64
     """
-    owner = np.repeat(np.arange(len(n_entries)), n_entries)
-    found = np.unique(owner << 32 | codes)
-    return Lists(starts_of(np.bincount(found >> 32, minlength=len(n_entries))), (found & 0xFFFFFFFF).astype(np.int32))
+    return Lists(*compressed.distinct(owners_of(starts_of(n_entries)), codes, len(n_entries)))
 
 
 def joined(parts: Sequence[Lists]) -> Lists:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask.compressed import starts_of
 from recsys_dask.errors import UsageError
-from recsys_dask.holdout.lists import Lists, starts_of
+from recsys_dask.holdout.lists import Lists
 
 LEAST_FOR_A_FIFTH = 10
 """Items that a playlist has of which a fifth is hidden, at least."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys_dask.cores import cores, split
-from recsys_dask.models.base import Data, Floats, Ints, Items, Lists, starts_of
+from recsys_dask.compressed import inverted
+from recsys_dask.models.base import Data, Floats, Ints, Items, Lists
 from recsys_dask.models.linear import inputs_of
-from recsys_dask.models.solving import solve
+from recsys_dask.models.solving import solve_all
 from recsys_dask.sums import row_sums
 
 
@@ -54,9 +54,7 @@ def als(
     """Fit on the items and on `extras`, places among the further inputs, rising. unseen: α₀; ridge: λ."""
     starts, inputs = inputs_of(data.lists, data.n_items, extras)
     n_inputs = data.n_items + len(extras)
-    order = np.argsort(inputs, kind="stable")
-    holders = np.repeat(np.arange(data.lists.n, dtype=np.int32), np.diff(starts))[order]
-    holder_starts = starts_of(np.bincount(inputs, minlength=n_inputs))
+    holder_starts, holders = inverted(starts, inputs, n_inputs)
     q = np.random.default_rng(seed).standard_normal((n_inputs, factors), np.float32) * np.float32(0.1 / factors**0.5)
     for _ in range(sweeps):
         p = _solved(q, q.T @ q, starts, inputs, unseen, ridge, data.n_items)
@@ -68,12 +66,4 @@ def _solved(q: Floats, gram: Floats, starts: Ints, items: Items, unseen: float, 
     """(n, k): each list's minimiser, the other side being fixed. others: how many there are of it, for the ridge."""
     base = np.float32(unseen) * gram
     each = (ridge * (np.diff(starts) + unseen * others)).astype(np.float32)
-    right = row_sums(q, starts, items)
-    out = np.empty_like(right)
-
-    def work(part: slice) -> None:
-        own = starts[part.start : part.stop + 1]
-        solve(q, own, items, np.float32(1), base, each[part], right[part], out[part])
-
-    split(work, len(out), max(min(cores(), len(out) // 32), 1))
-    return out
+    return solve_all(q, starts, items, 1.0, base, each, row_sums(q, starts, items))

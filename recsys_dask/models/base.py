@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask.compressed import distinct, owners_of, starts_of
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Items = NDArray[np.int32]
@@ -48,11 +50,6 @@ def _chosen(starts: Ints, entries: Items, kept: NDArray[np.bool_]) -> tuple[Ints
     return starts_of(lengths[kept]), entries[np.repeat(kept, lengths)]
 
 
-def starts_of(lengths: NDArray[np.integer]) -> Ints:
-    """(n + 1,) int64: where lists of these lengths begin, and the end."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
 class Data(NamedTuple):
     """What a recommender is fitted on.
 
@@ -88,29 +85,20 @@ def lists_of(place: Items, further: list[Items], n_entries: NDArray[np.integer])
     n_entries (n,): rows of each playlist
     """
     holder = np.repeat(np.arange(len(n_entries), dtype=np.int64), n_entries)
-    starts, items = _distinct(holder, place, len(n_entries))
-    return Lists(
-        starts,
-        items,
-        *_distinct(np.tile(holder, len(further)), np.concatenate([place[:0], *further]), len(n_entries)),
-    )
-
-
-def _distinct(holder: Ints, place: Items, n: int) -> tuple[Ints, Items]:
-    known = place >= 0
-    both = np.unique(holder[known] << 32 | place[known])
-    return starts_of(np.bincount(both >> 32, minlength=n)), (both & 0xFFFFFFFF).astype(np.int32)
+    extra_holder, extra = np.tile(holder, len(further)), np.concatenate([place[:0], *further])
+    n, known, extra_known = len(n_entries), place >= 0, extra >= 0
+    return Lists(*distinct(holder[known], place[known], n), *distinct(extra_holder[extra_known], extra[extra_known], n))
 
 
 def joined(parts: list[Lists]) -> Lists:
     """Several partitions' playlists as one."""
     none = np.zeros(0, np.int64)
-    lengths, items = (np.concatenate([none, *(np.diff(one.starts) for one in parts)])), [one.items for one in parts]
+    lengths = np.concatenate([none, *(np.diff(one.starts) for one in parts)])
     further = np.concatenate([none, *(np.diff(one.extra_starts) for one in parts)])
     nothing = np.zeros(0, np.int32)
     return Lists(
         starts_of(lengths),
-        np.concatenate([nothing, *items]),
+        np.concatenate([nothing, *(one.items for one in parts)]),
         starts_of(further),
         np.concatenate([nothing, *(one.extras for one in parts)]),
     )
@@ -118,10 +106,10 @@ def joined(parts: list[Lists]) -> Lists:
 
 def lacking(lists: Lists, hidden: NDArray[np.bool_], owner: Items) -> Lists:
     """The same playlists without some of their items, by mask over `lists.items`, and without the inputs these own."""
-    holder = np.repeat(np.arange(lists.n), np.diff(lists.starts))
+    holder = owners_of(lists.starts)
     starts = starts_of(np.bincount(holder[~hidden], minlength=lists.n))
     gone = holder[hidden] << 32 | lists.items[hidden]
-    extra_holder = np.repeat(np.arange(lists.n), np.diff(lists.extra_starts))
+    extra_holder = owners_of(lists.extra_starts)
     own = owner[lists.extras].astype(np.int64)
     stays = (own < 0) | ~np.isin(extra_holder << 32 | own, gone)
     extra_starts = starts_of(np.bincount(extra_holder[stays], minlength=lists.n))
@@ -134,7 +122,7 @@ def restricted(data: Data, most: int) -> Data:
     place = np.full(data.n_items, -1, np.int32)
     place[best] = np.arange(len(best), dtype=np.int32)
     own = place[data.lists.items]
-    holder = np.repeat(np.arange(data.lists.n), np.diff(data.lists.starts))
+    holder = owners_of(data.lists.starts)
     starts = starts_of(np.bincount(holder[own >= 0], minlength=data.lists.n))
     lists = Lists(starts, own[own >= 0], np.zeros(data.lists.n + 1, np.int64), np.zeros(0, np.int32))
     return Data(lists.where(np.diff(starts) > 0), len(best), np.zeros(0, np.int32))

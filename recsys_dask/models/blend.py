@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask.compressed import owners_of
 from recsys_dask.models.base import Floats, Lists, Scorer
 
 GRID = (0.5, 1.0, 2.0)
@@ -29,7 +30,7 @@ class Blend:
 def standardised(scores: Floats, lists: Lists) -> Floats:
     """(n, N): each playlist's scores less their mean, over their standard deviation, both of the items it lacks; 0
     where all of these are equal."""
-    holder = np.repeat(np.arange(lists.n), np.diff(lists.starts))
+    holder = owners_of(lists.starts)
     own = scores[holder, lists.items].astype(np.float64)
     lacks = np.maximum(scores.shape[1] - np.diff(lists.starts), 1)
     mean = (scores.sum(1, dtype=np.float64) - np.bincount(holder, own, lists.n)) / lacks

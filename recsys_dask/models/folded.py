@@ -41,6 +41,12 @@ class FoldedMean:
         return p @ self.q.T + self.b
 
 
+def units(vectors: Floats) -> Floats:
+    """(n, k): each vector over its length; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, np.float32(1e-9)))
+
+
 @dataclass(frozen=True)
 class MeanOfUnits:
     """By the cosine to the mean of the playlist's unit vectors: for vectors that only say what is similar. q (N, k)."""
@@ -48,5 +54,5 @@ class MeanOfUnits:
     q: Floats
 
     def scores(self, lists: Lists) -> Floats:
-        unit = self.q / np.maximum(np.linalg.norm(self.q, axis=1, keepdims=True), np.float32(1e-9))
+        unit = units(self.q)
         return fold_mean(unit, lists.starts, lists.items, 1.0) @ unit.T

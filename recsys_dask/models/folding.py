@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_dask.cores import cores, split
-from recsys_dask.models.solving import solve
+from recsys_dask.models.solving import solve_all
 from recsys_dask.sums import row_sums
 
 Floats = NDArray[np.float32]
@@ -50,14 +49,7 @@ def solved(q: Floats, base: Floats, mean: Floats, starts: Ints, items: Items) ->
     """
     q = np.ascontiguousarray(q)
     right = row_sums(q, starts, items) - mean
-    out, none = np.empty_like(right), np.zeros(len(right), np.float32)
-
-    def work(part: slice) -> None:
-        own = starts[part.start : part.stop + 1]
-        solve(q, own, items, np.float32(FIRST_OWN), base, none[part], right[part], out[part])
-
-    split(work, len(out), max(min(cores(), len(out) // 32), 1))
-    return out
+    return solve_all(q, starts, items, FIRST_OWN, base, np.zeros(len(right), np.float32), right)
 
 
 def fold_table(

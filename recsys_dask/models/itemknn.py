@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recsys_dask.compressed import starts_of
 from recsys_dask.models.base import Floats, Ints, Items, Lists
 
 
@@ -32,8 +33,6 @@ class ItemKnn:
 
 def item_knn(item: Items, neighbour: Items, similarity: Floats, n_items: int) -> ItemKnn:
     """From triples in any order. A similarity of 0 or less says nothing: it is left out."""
-    from recsys_dask.models.base import starts_of
-
     kept = similarity > 0
     item, neighbour, similarity = item[kept], neighbour[kept], similarity[kept]
     order = np.lexsort((neighbour, item))

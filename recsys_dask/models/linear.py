@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from recsys_dask.cores import cores, split
-from recsys_dask.models.base import Data, Floats, Ints, Items, Lists, starts_of
+from recsys_dask.compressed import inverted, owners_of, starts_of
+from recsys_dask.cores import cores, shared, split
+from recsys_dask.models.base import Data, Floats, Ints, Items, Lists
 from recsys_dask.models.gram import add_pairs
 from recsys_dask.sums import row_sums
 
@@ -99,7 +100,7 @@ def inputs_of(lists: Lists, n_items: int, extras: Items) -> tuple[Ints, Items]:
     place = np.searchsorted(extras, lists.extras)
     known = np.zeros(len(place), bool)
     known[place < len(extras)] = extras[place[place < len(extras)]] == lists.extras[place < len(extras)]
-    holder = np.repeat(np.arange(lists.n), np.diff(lists.extra_starts))[known]
+    holder = owners_of(lists.extra_starts)[known]
     n_items_of, n_extras_of = np.diff(lists.starts), np.bincount(holder, minlength=lists.n)
     starts = starts_of(n_items_of + n_extras_of)
     out = np.empty(starts[-1], np.int32)
@@ -115,7 +116,7 @@ def _summed(matrix: Floats, starts: Ints, inputs: Items) -> Floats:
     parts = split(
         lambda part: row_sums(matrix, starts[part.start : part.stop + 1], inputs),
         len(starts) - 1,
-        max(min(cores(), (len(starts) - 1) // 8), 1),
+        shared(len(starts) - 1, 8),
     )
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -204,7 +205,7 @@ def _by_input(p: Array, ridge: Array, groups: tuple[Ints, Ints], kappa: float, f
             out[:, j] = column
 
     with threadpool_limits(1, "blas"):  # of small systems, many: threads of their own only wait for each other
-        split(work, len(starts) - 1, max(min(cores(), len(starts) // 64), 1))
+        split(work, len(starts) - 1, shared(len(starts) - 1, 64))
     return out
 
 
@@ -249,12 +250,9 @@ def _by_playlist(
             out[:, j] += (kappa * fall[j]) * (own.T @ v)
 
     with threadpool_limits(1, "blas"):
-        split(work, len(several), max(min(cores(), len(several) // 64), 1))
+        split(work, len(several), shared(len(several), 64))
     coefficients = _product(m, out)
-    order = np.argsort(inputs, kind="stable")
-    holders = np.repeat(np.arange(n, dtype=np.int32), np.diff(starts))[order]
-    holder_starts = starts_of(np.bincount(inputs, minlength=n_inputs))
-    return Kernels(holder_starts, holders, (1 / ridge).astype(np.float32), coefficients, extras)
+    return Kernels(*inverted(starts, inputs, n_inputs), (1 / ridge).astype(np.float32), coefficients, extras)
 
 
 def _product(m: Array, right: Floats) -> Floats:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from recsys_dask.cores import shared, split
 from recsys_dask.kernels import float_kernel
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 
 @float_kernel
@@ -55,6 +60,20 @@ def solve(q, starts, items, weight, base, ridge, right, out):  # type: ignore[no
                 size += rest[f] * rest[f]
             for f in range(k):
                 way[f] = rest[f] + size / before * way[f]
+
+
+def solve_all(
+    q: Floats, starts: Ints, items: NDArray[np.int32], weight: float, base: Floats, ridge: Floats, right: Floats
+) -> Floats:
+    """(n, k) float32: what `solve` puts into `out`, the cores sharing the lists."""
+    out = np.empty_like(right)
+
+    def work(part: slice) -> None:
+        own = starts[part.start : part.stop + 1]
+        solve(q, own, items, np.float32(weight), base, ridge[part], right[part], out[part])
+
+    split(work, len(out), shared(len(out), 32))
+    return out
 
 
 def warm() -> None:

@@ -14,18 +14,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_dask.compressed import owners_of, starts_of
 from recsys_dask.errors import BudgetError
 from recsys_dask.holdout.lists import Lists as Sets
 from recsys_dask.holdout.split import Known, hide
 from recsys_dask.metrics.base import judge, top_k
 from recsys_dask.metrics.ranking import ndcg, r_precision, recall
 from recsys_dask.models.als import als
-from recsys_dask.models.base import Data, Floats, Lists, Scorer, chosen_extras, lacking, restricted, starts_of
+from recsys_dask.models.base import Data, Floats, Lists, Scorer, chosen_extras, lacking, restricted
 from recsys_dask.models.blend import best_weights, standardised, weighted
 from recsys_dask.models.folded import FoldedMean
 from recsys_dask.models.linear import ALONE, WITH_INPUTS, ease, linear
 
-BLENDED = ("linear", "als", "mlp")
+FITTED_PARTS = ("linear", "als")
+BLENDED = (*FITTED_PARTS, "mlp")
+"""The parts of a blend: those that `fit` makes, and all."""
 
 VALIDATES, VALID_SHARE, LEAST_VALIDATES = 1_000, 0.2, 20
 """How many playlists have items hidden: at most, and as a share; with fewer than the last nothing is chosen."""
@@ -83,7 +86,7 @@ def inner(data: Data, seed: int) -> Inner | None:
         return None
     hidden = hidden[np.repeat(some, np.diff(lists.starts))]
     lists = lists.where(some)
-    holder = np.repeat(np.arange(lists.n), np.diff(lists.starts))
+    holder = owners_of(lists.starts)
     starts = starts_of(np.bincount(holder[hidden], minlength=lists.n))
     return Inner(
         data._replace(lists=data.lists.where(kept)), lacking(lists, hidden, data.owner), starts, lists.items[hidden]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recsys_dask import params
-from recsys_dask.arrow import values
+from recsys_dask.arrow import values, vectors
 from recsys_dask.cooccurrence.matrix import triples
 from recsys_dask.models import saved
 from recsys_dask.models.blend import Blend
@@ -28,11 +28,7 @@ def scorer(store: Store, item: str, method: str) -> Any:
     """
     n_items = store.entry(f"pair_items_{item}_full").rows
     if method in params.FITTED:
-        arrays, meta = read_arrays(store.folder, store.entry(f"recommender_{item}_{method}").files[0].path)
-        tree = meta["scorer"]
-        if "blend" in tree:
-            return Blend(tuple(scorer(store, item, part) for part in tree["blend"]), tuple(tree["weights"]))
-        return saved.unpack(arrays, tree)
+        return _unpacked(store, item, *_read(store, item, method))
     if method in params.MODELS:
         return _trained(store, item, method)
     if method == "popularity":
@@ -50,22 +46,36 @@ def scorer(store: Store, item: str, method: str) -> Any:
     return item_knn(*triples(store, item, method), n_items)
 
 
-def inputs_for(store: Store, item: str, method: str) -> Inputs:
-    """What a recommender knows: of those that are fitted as it was when they were, of the others the items alone."""
+def opened(store: Store, item: str, method: str) -> tuple[Inputs, Any]:
+    """What a recommender knows, and its `scorer`. Fitted ones know what they did when they were fitted, the others the
+    items alone. Raises what `scorer` raises."""
     if method in params.FITTED:
-        arrays, _ = read_arrays(store.folder, store.entry(f"recommender_{item}_{method}").files[0].path)
-        return Inputs(*(arrays[f"inputs.{name}"] for name in Inputs._fields))
+        arrays, tree = _read(store, item, method)
+        known = Inputs(*(arrays[f"inputs.{name}"] for name in Inputs._fields))
+        return known, _unpacked(store, item, arrays, tree)
     none = np.zeros(0, np.int32)
-    return Inputs(values(store.table(f"pair_items_{item}_full", ["item"])["item"]), none, none, none)
+    items = values(store.table(f"pair_items_{item}_full", ["item"])["item"])
+    return Inputs(items, none, none, none), scorer(store, item, method)
+
+
+def _read(store: Store, item: str, method: str) -> tuple[dict[str, Any], Any]:
+    """The arrays of a fitted recommender, and what they are."""
+    arrays, meta = read_arrays(store.folder, store.entry(f"recommender_{item}_{method}").files[0].path)
+    return arrays, meta["scorer"]
+
+
+def _unpacked(store: Store, item: str, arrays: dict[str, Any], tree: Any) -> Any:
+    if "blend" in tree:
+        return Blend(tuple(scorer(store, item, part) for part in tree["blend"]), tuple(tree["weights"]))
+    return saved.unpack(arrays, tree)
 
 
 def _trained(store: Store, item: str, model: str) -> Any:
     """`mf`, `mlp` from the weights that `train` kept."""
     entry = store.entry(f"model_{item}_{model}")
     table = store.table(f"embeddings_{item}_{model}")
-    key = f"train:{item}:{model}"
-    preset = store.manifest.stages[key].params["preset"]
-    q = values(table["vector"].combine_chunks().flatten()).reshape(table.num_rows, -1)
+    preset = store.manifest.stages[f"train:{item}:{model}"].params["preset"]
+    q = vectors(table["vector"])
     if preset == "article":
         items = values(store.table(f"pair_items_{item}_full", ["item"])["item"])
         everyone = np.zeros((len(items), q.shape[1]), np.float32)

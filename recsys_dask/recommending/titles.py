@@ -6,7 +6,6 @@ import re
 import unicodedata
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys_dask.arrow import values
 from recsys_dask.models.base import Floats, Items
@@ -21,10 +20,16 @@ def normalised(title: str) -> str:
     return " ".join(_WORD.findall(unicodedata.normalize("NFKC", title).casefold()))
 
 
-def by_title(store: Store, item: str, items: Items, title: str) -> Floats:
-    """(N,) float32: how many playlists of that title hold each item, popularity deciding between equal ones."""
+def popular(store: Store, item: str) -> Floats:
+    """(N,) float32 below 1, by how many playlists hold each item."""
     held = values(store.table(f"pair_items_{item}_full", ["n_playlists"])["n_playlists"])
-    scores: NDArray[np.float32] = (held / (held.max(initial=0) + 1)).astype(np.float32)
+    scores: Floats = (held / (held.max(initial=0) + 1)).astype(np.float32)
+    return scores
+
+
+def by_title(store: Store, item: str, items: Items, title: str, popular: Floats) -> Floats:
+    """(N,) float32: how many playlists of that title hold each item, `popular` deciding between equal ones."""
+    scores = popular.copy()
     name = f"titles_{item}"
     if not title or not store.has(name):
         return scores

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask import params
-from recsys_dask.arrow import values
+from recsys_dask.arrow import values, vectors
+from recsys_dask.lookup import first_model
 from recsys_dask.reporting.names import Catalogue, Missing, missing
 from recsys_dask.reporting.projection import groups, plane
 from recsys_dask.store.tables import Store
@@ -163,20 +164,18 @@ def _seed(catalogue: Catalogue, of_code: dict[int, str], code: int, lists: Seque
 
 def map_of(store: Store, item: str, model: str | None, codes: NDArray[np.int64]) -> Map | Missing:
     """Where those of the page's items lie that a model has vectors of; model: None, the first that is trained."""
-    if model is None:
-        model = next((one for one in params.MODELS if store.has(f"embeddings_{item}_{one}")), params.MODELS[0])
+    model = model or first_model(store, item)
     name = f"embeddings_{item}_{model}"
     if not store.has(name):
         return missing(store, name)
-    found, vectors = [], []
+    found, several = [], []
     for part in store.parts(name, ["item", "vector"]):
         known = values(part["item"])
         mine = np.flatnonzero(np.isin(known, codes))
-        flat = values(part["vector"].combine_chunks().flatten())
-        vectors.append(flat.reshape(len(known), -1)[mine])
+        several.append(vectors(part["vector"])[mine])
         found.append(known[mine])
     place = {code: at for at, code in enumerate(codes.tolist())}
     at = np.array([place[code] for code in np.concatenate(found).tolist()], np.int64)
     order = np.argsort(at)
-    chosen = np.concatenate(vectors)[order]
+    chosen = np.concatenate(several)[order]
     return Map(model, at[order], plane(chosen), groups(chosen))

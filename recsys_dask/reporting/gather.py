@@ -12,6 +12,7 @@ import recsys_dask
 from recsys_dask import lookup, params
 from recsys_dask.arrow import values
 from recsys_dask.reporting.names import Catalogue, Missing, missing
+from recsys_dask.stages.pairs import threshold
 from recsys_dask.store.manifest import command_for
 from recsys_dask.store.tables import Store
 
@@ -92,8 +93,7 @@ def _kept(store: Store, item: str) -> list[Kept]:
         got, made = entry.params, entry.report.facts
         n_playlists, n_items = store.entry("playlists").rows, store.entry(f"{item}s").rows
         if view == "article":
-            over = got.get("mentions_over")
-            over = got["mentions_per_million"] * n_playlists // 1_000_000 if over is None else over
+            over = threshold(store, params.Pairs(**got))
             lists = (
                 f"more than {got['min_tracks']} tracks, and {got['rows_low']} to {got['rows_high']} rows of these "
                 f"{item}s"

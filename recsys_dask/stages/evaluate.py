@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_dask.arrow import float64, int64, values
+from recsys_dask.arrow import float64, int64, values, vectors
+from recsys_dask.compressed import starts_of
 from recsys_dask.errors import StoreError
 from recsys_dask.holdout.split import hide, known_items
 from recsys_dask.metrics import METRICS, Catalogue, bootstrap, judge, paired, top_k
-from recsys_dask.models.base import Ints, Items, starts_of
+from recsys_dask.models.base import Ints, Items
+from recsys_dask.models.folded import units
 from recsys_dask.recommending.inputs import known_lists, place_of
-from recsys_dask.recommending.opening import inputs_for, scorer
+from recsys_dask.recommending.opening import opened
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
 from recsys_dask.store.manifest import StageReport, TableEntry
@@ -145,7 +147,7 @@ def _together(parts: Sequence[Scored]) -> Scored:
 
 def score_block(child: Store, item: str, method: str, block: Asked, model: str | None) -> Scored:
     """The task: one method's recommendations for some test playlists, judged. model: whose vectors tell how diverse."""
-    known, ready = inputs_for(child, item, method), scorer(child, item, method)
+    known, ready = opened(child, item, method)
     held = values(child.table(f"pair_items_{item}_full", ["n_playlists"])["n_playlists"])
     catalogue = Catalogue(held, child.entry("playlists").rows, _unit_vectors(child, item, model))
     artist_of = _artist_of(child, known.items) if item == "track" else None
@@ -168,8 +170,7 @@ def _unit_vectors(child: Store, item: str, model: str | None) -> NDArray[np.floa
     name = f"embeddings_{item}_{model}"
     if model is None or child.entry(name).rows != n_items:
         return None
-    vectors = values(child.table(name, ["vector"])["vector"].combine_chunks().flatten()).reshape(n_items, -1)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-9))
+    return units(vectors(child.table(name, ["vector"])["vector"]))
 
 
 def _artist_of(child: Store, items: Items) -> Items:

@@ -70,9 +70,9 @@ def fit(
             f"{store.folder.url}: {len(known.items)} {item}s in the pairs' full view are too few to recommend from; "
             "ingest more playlists"
         )
-    if method == "blend" and not all(store.has(f"recommender_{item}_{part}") for part in ("linear", "als")):
+    if method == "blend" and not all(store.has(f"recommender_{item}_{part}") for part in fitting.FITTED_PARTS):
         raise TooFewError(f"{store.folder.url}: too few playlists for the parts of a blend; ingest more")
-    hows = {part: _how(store, item, part) for part in ("linear", "als")} if method == "blend" else {}
+    hows = {part: _how(store, item, part) for part in fitting.FITTED_PARTS} if method == "blend" else {}
     job = Job(store.folder, options, method, known, token, hows)
     both = zip(store.entry("playlists").files, store.entry("rows").files, strict=True)
     with cluster.measured() as so_far:

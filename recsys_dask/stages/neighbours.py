@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys_dask.arrow import float64, int32, values
+from recsys_dask.arrow import float64, int32, values, vectors
 from recsys_dask.formats.vocabulary import rank_ids
 from recsys_dask.nearest.index import SMALL, compiled_folder, nearest
 from recsys_dask.runtime.clusters import Cluster
@@ -23,15 +23,15 @@ def neighbours(
     """
     from dask import delayed
 
-    (vectors,) = store.entry(f"embeddings_{item}_{model}").files
+    (made,) = store.entry(f"embeddings_{item}_{model}").files
     vocabulary = [file.path for file in store.entry(f"{item}s").files]
     seed = store.manifest.stages[f"train:{item}:{model}"].params["seed"]
     name = f"similar_{item}_{model}"
-    if vectors.rows > SMALL and index != "exact" and not compiled_folder().exists():
+    if made.rows > SMALL and index != "exact" and not compiled_folder().exists():
         cluster.progress.say("compiling pynndescent, once for its version, which takes a minute or two")
     with cluster.measured() as so_far:
         work = delayed(write_neighbours)(
-            store.folder, name, item, vectors.path, vocabulary, (metric, index, seed), k, token,
+            store.folder, name, item, made.path, vocabulary, (metric, index, seed), k, token,
             dask_key_name=f"neighbours-{token}",
         )  # fmt: skip
         (file,) = cluster.compute(f"neighbours {model}", [work], lambda one: one.rows, "rows")
@@ -54,11 +54,9 @@ def write_neighbours(
 
     table = tables.read_file(folder, path, ["item", "vector"])
     codes = values(table["item"])
-    vectors = values(table["vector"].combine_chunks().flatten())
-    vectors = vectors.reshape(len(codes), len(vectors) // max(len(codes), 1))
     metric, index, seed = how
     order = rank_ids(folder, vocabulary, path, item) if len(codes) else np.zeros(0, np.int32)
-    neighbour, score = nearest(vectors, k, metric, index, seed, order=order)
+    neighbour, score = nearest(vectors(table["vector"]), k, metric, index, seed, order=order)
     n, width = neighbour.shape
     found = pa.table(
         {

@@ -70,7 +70,7 @@ def pairs(
         tuple(_item_paths(store, item, view)),
         item,
         view,
-        _threshold(store, options),
+        threshold(store, options),
         options.min_playlists,
     )
     with cluster.measured() as so_far:
@@ -125,7 +125,7 @@ def _count(
     return known, pair_total, TableEntry([file for file, _ in written]), projected
 
 
-def _threshold(store: Store, options: params.Pairs) -> int:
+def threshold(store: Store, options: params.Pairs) -> int:
     """Mentions that an item of the `article` view must exceed."""
     if options.mentions_over is not None:
         return options.mentions_over

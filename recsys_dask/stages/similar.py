@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask import params
-from recsys_dask.arrow import float64, int32, values
+from recsys_dask.arrow import columns, float64, int32, values
 from recsys_dask.cooccurrence.best import BYTES_PER_PLACE, Best, empty, merge, offer
 from recsys_dask.cooccurrence.measures import MEASURES, Counts, Measure, counts_of
 from recsys_dask.formats.vocabulary import rank_ids
@@ -107,21 +105,17 @@ def best_of_files(
     by_id: NDArray[np.int32],
 ) -> tuple[dict[str, Best], NDArray[np.int32]]:
     """The task: the best neighbours by each measure, as far as some files of the pairs know."""
-    of_item = {name: values(column) for name, column in _columns(tables.read_file(folder, items)).items()}
+    of_item = columns(tables.read_file(folder, items))
     best = {name: empty(len(of_item["item"]), k) for name in names}
     place = np.zeros(int(of_item["item"].max(initial=0)) + 1, np.int32)
     place[of_item["item"]] = np.arange(len(of_item["item"]), dtype=np.int32)
     for batch in tables.batches(folder, paths, BLOCK_PAIRS):
-        pair = {name: values(column) for name, column in _columns(batch).items()}
+        pair = columns(batch)
         place1, place2 = place[pair["item1"]], place[pair["item2"]]
         seen = counts_of(pair, of_item, place1, place2, playlists)
         for name in names:
             _offer_both(best[name], MEASURES[name], seen, place1, place2, by_id, over)
     return best, by_id
-
-
-def _columns(table: Any) -> dict[str, Any]:
-    return dict(zip(table.schema.names, table.columns, strict=True))
 
 
 def _offer_both(

@@ -6,42 +6,74 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask.errors import StoreError
-from recsys_dask.store.files import Folder, reason
+from recsys_dask.store.files import Checked, Folder, reason
 from recsys_dask.store.manifest import FileEntry, entry_of
 
-_TYPES = {"float64": "F64", "int64": "I64", "float32": "F32", "int32": "I32", "uint8": "U8"}
-_DTYPES = {code: np.dtype(name) for name, code in _TYPES.items()}
+_TYPES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+_ARRAYS = {name: np.dtype(name) for name in ("float64", "int64", "float32", "int32", "uint8")}
+"""What is read as arrays, and written from them."""
+
+_DTYPES = {_TYPES[name]: dtype for name, dtype in _ARRAYS.items()}
+
+
+class Block(NamedTuple):
+    """An array to be written: its type as numpy names it, its shape and size, and what gives its bytes."""
+
+    dtype: str
+    shape: Sequence[int]
+    n_bytes: int
+    data: Callable[[], Any]
+
+
+def write_blocks(folder: Folder, path: str, blocks: Mapping[str, Block], head: Mapping[str, Any]) -> Checked:
+    """A safetensors file, a block at a time and in their order. head: what its header says beside the blocks."""
+    header, end = dict(head), 0
+    for name, one in blocks.items():
+        header[name] = {
+            "dtype": _TYPES[one.dtype],
+            "shape": list(one.shape),
+            "data_offsets": [end, end + one.n_bytes],
+        }
+        end += one.n_bytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with folder.writing(path) as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for one in blocks.values():
+            if one.n_bytes:
+                file.write(one.data())
+    return file
 
 
 def write_arrays(folder: Folder, path: str, arrays: Mapping[str, NDArray[Any]], meta: Any) -> FileEntry:
     """Arrays of float64, int64, float32, int32 or uint8, and `meta`, plain data as JSON has it."""
     by_width = sorted(arrays, key=lambda name: -arrays[name].itemsize)  # every array begins at a multiple of its width
-    header: dict[str, Any] = {"__metadata__": {"meta": json.dumps(meta)}}
-    end = 0
-    for name in by_width:
-        array = arrays[name]
-        header[name] = {
-            "dtype": _TYPES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [end, end + array.nbytes],
-        }
-        end += array.nbytes
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)
-    with folder.writing(path) as file:
-        file.write(len(head).to_bytes(8, "little"))
-        file.write(head)
-        for name in by_width:
-            if arrays[name].size:
-                file.write(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
-    return entry_of(path, 0, file)
+    blocks = {
+        name: Block(
+            _ARRAYS[arrays[name].dtype.name].name,
+            arrays[name].shape,
+            arrays[name].nbytes,
+            partial(_bytes, arrays[name]),
+        )
+        for name in by_width
+    }
+    return entry_of(path, 0, write_blocks(folder, path, blocks, {"__metadata__": {"meta": json.dumps(meta)}}))
+
+
+def _bytes(array: NDArray[Any]) -> Any:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def read_arrays(folder: Folder, path: str) -> tuple[dict[str, NDArray[Any]], Any]:

@@ -169,8 +169,6 @@ def command_for(key: str, url: str) -> str:
         return f"recsys-dask {'run' if stage == 'export' else stage} INPUT {url}{of_item}"
     if stage == "similar":
         return f"recsys-dask pairs {url}{of_item} --measure {which}"
-    if stage == "evaluate":
-        return f"recsys-dask evaluate {url}{of_item}"
     if stage == "titles":
         return f"recsys-dask fit {url}{of_item}"
     if stage == "fit":

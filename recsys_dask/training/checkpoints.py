@@ -10,10 +10,12 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import recsys_dask
 from recsys_dask.errors import StoreError
+from recsys_dask.store.arrays import Block, write_blocks
 from recsys_dask.store.files import Folder, checksum, os_errors, reason
 
 if TYPE_CHECKING:
@@ -21,11 +23,6 @@ if TYPE_CHECKING:
 
 NAME = "checkpoint.json"
 FORMAT = 1
-
-_TYPES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
-    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -169,20 +166,15 @@ def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 def _write_tensors(folder: Folder, name: str, tensors: Mapping[str, torch.Tensor]) -> tuple[int, str]:
     """A safetensors file, a tensor at a time: the library's own `save` would hold all of it twice in memory."""
+    blocks = {
+        key: Block(str(one.dtype).removeprefix("torch."), one.shape, one.nbytes, partial(_bytes, one))
+        for key, one in tensors.items()
+    }
+    file = write_blocks(folder, name, blocks, {})
+    return file.bytes, file.checksum
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
     import torch
 
-    header: dict[str, Any] = {}
-    end = 0
-    for key, tensor in tensors.items():
-        kind = _TYPES[str(tensor.dtype).removeprefix("torch.")]
-        header[key] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
-        end += tensor.nbytes
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)
-    with folder.writing(name) as file:
-        file.write(len(head).to_bytes(8, "little"))
-        file.write(head)
-        for tensor in tensors.values():
-            if tensor.numel():
-                file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return file.bytes, file.checksum
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
