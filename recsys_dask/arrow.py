@@ -53,9 +53,9 @@ def int32(numbers: NDArray[np.integer]) -> pa.Array:
     return _numbers(numbers, np.int32)
 
 
-def int64(values: NDArray[np.integer]) -> pa.Array:
-    """As `int32`, of 64 bits."""
-    return _numbers(values, np.int64)
+def int64(values: NDArray[np.integer], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """As `int32`, of 64 bits; null where not `valid`."""
+    return _numbers(values, np.int64, valid)
 
 
 def float64(values: NDArray[np.floating]) -> pa.Array:
@@ -68,12 +68,12 @@ def float32(values: NDArray[np.floating]) -> pa.Array:
     return _numbers(values, np.float32)
 
 
-def _numbers(values: NDArray[Any], dtype: type) -> pa.Array:
+def _numbers(values: NDArray[Any], dtype: type, valid: NDArray[np.bool_] | None = None) -> pa.Array:
     import pyarrow as pa
 
     data: NDArray[Any] = np.ascontiguousarray(values, dtype)
     kind = pa.from_numpy_dtype(data.dtype)
-    return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
+    return pa.Array.from_buffers(kind, len(data), [_bitmap(valid), pa.py_buffer(data)])
 
 
 def bools(values: NDArray[np.bool_], valid: NDArray[np.bool_] | None = None) -> pa.Array:
@@ -105,6 +105,14 @@ def texts(values: Sequence[str | None]) -> pa.Array:
     np.cumsum(np.fromiter(lengths, np.int32, len(plain)), out=offsets[1:])
     buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(joined.encode())]
     return pa.Array.from_buffers(pa.string(), len(plain), buffers)
+
+
+def joined(offsets: NDArray[np.int32], data: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Texts that lie end to end as an Arrow string array; offsets: (n + 1,), where each starts, and the end."""
+    import pyarrow as pa
+
+    buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
 
 
 def optional(values: Sequence[int | None]) -> pa.Array:

@@ -26,6 +26,7 @@ VARIABLE = "NUMBA_CACHE_DIR"
 
 MODULES = (
     "recsys_dask.formats.coding",
+    "recsys_dask.formats.scanner",
     "recsys_dask.formats.splitting",
     "recsys_dask.formats.vocabulary",
     "recsys_dask.cooccurrence.view",
@@ -43,7 +44,7 @@ MODULES = (
     "recsys_dask.training.sigmoid",
     "recsys_dask.holdout.near_duplicates",
 )
-"""Where kernels are; each module has a `warm()` that runs its own with the types that the stages use."""
+"""Where kernels are; each module, or package, has a `warm()` that runs its own with the types that the stages use."""
 
 
 @functools.cache
@@ -54,10 +55,19 @@ def cache_folder() -> Path:
     base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys_dask"
     package = Path(recsys_dask.__file__).parent
     seen = hashlib.blake2b(digest_size=6)
-    for name in sorted(["recsys_dask.kernels", *MODULES]):
-        seen.update(package.joinpath(*name.split(".")[1:]).with_suffix(".py").read_bytes())
+    for path in _sources(package):
+        seen.update(path.read_bytes())
     python = f"py{sys.version_info.major}.{sys.version_info.minor}"
     return base / f"numba-{recsys_dask.__version__}-{python}-{seen.hexdigest()}"
+
+
+def _sources(package: Path) -> list[Path]:
+    """The files that kernels are in, and this one."""
+    found = [Path(__file__)]
+    for name in MODULES:
+        place = package.joinpath(*name.split(".")[1:])
+        found += place.glob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+    return sorted(found)
 
 
 def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
@@ -87,8 +97,7 @@ def stamp() -> Path:
     """The file that says that everything is compiled, for this processor and for this installation: numba's cache
     tells files apart by path and time, though another one has the same text."""
     package = Path(recsys_dask.__file__).parent
-    files = [package.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in MODULES]
-    seen = _processor() + "".join(f"{path}{path.stat().st_mtime_ns}" for path in files)
+    seen = _processor() + "".join(f"{path}{path.stat().st_mtime_ns}" for path in _sources(package))
     return cache_folder() / f"compiled-{hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()}"
 
 

@@ -77,6 +77,11 @@ class Ingest:
     on_bad_file: str = parameter(
         "stop", "A file that cannot be read stops the run, or is set aside.", choices=("stop", "skip")
     )
+    reader: str | None = parameter(
+        None,
+        "JSON slices: scanner is quick (the default), strict the reader that it leaves odd files to.",
+        choices=("scanner", "strict"),
+    )
     playlist_column: str | None = parameter(
         None, "Parquet, CSV: the column of playlists (default: playlist, pid, user or user_id)."
     )

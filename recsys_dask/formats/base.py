@@ -23,6 +23,7 @@ class Part(NamedTuple):
     artists: id, name, n_mentions, n_playlists, first_pid
     tracks: id, name, artist_id, album_id, duration_ms, n_mentions, n_playlists, first_pid
     The other attributes of an artist or track are those of its first entry by (pid, pos); `first_pid` is its pid.
+    strictly: by a format's strict reader, where it has a quicker one
     """
 
     files: tuple[str, ...]
@@ -30,6 +31,7 @@ class Part(NamedTuple):
     rows: pa.Table
     artists: pa.Table
     tracks: pa.Table
+    strictly: bool = False
 
 
 Reader = Callable[[Sequence[str], int], Iterator[Part | Fault]]
@@ -64,17 +66,19 @@ class Format:
         for form in FORMATS:
             for name in form.options:
                 if name not in self.options and getattr(ingest, name) is not None:
-                    raise UsageError(f"--{name.replace('_', '-')}: the input is {self.what}, which has no columns")
+                    raise UsageError(
+                        f"--{name.replace('_', '-')}: the input is {self.what}; this is for {form.what}, leave it out"
+                    )
         return {name: getattr(ingest, name) for name in self.options}
 
     def reader(self, settings: Mapping[str, Any], spare_bytes: int) -> Reader:
         """The reader, which tasks take by its name; one of whole inputs is told what memory it may take."""
         read = importlib.import_module(f"recsys_dask.formats.{self.name}").read
-        return partial(read, spare_bytes=spare_bytes, **settings) if self.whole else read
+        return partial(read, spare_bytes=spare_bytes, **settings) if self.whole else partial(read, **settings)
 
 
 FORMATS = (
-    Format("mpd", "JSON slices", {".json": 1, ".json.gz": 8}),
+    Format("mpd", "JSON slices", {".json": 1, ".json.gz": 8}, options=("reader",)),
     Format(
         "interactions",
         "tables of playlists and items",

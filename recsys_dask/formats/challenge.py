@@ -13,7 +13,8 @@ import msgspec
 
 from recsys_dask.errors import Fault, InputError, bad_input
 from recsys_dask.formats.inputs import find, open_plain
-from recsys_dask.formats.mpd import Wrong, decoded
+from recsys_dask.formats.strict import decoded
+from recsys_dask.formats.texts import Wrong
 
 ADVICE = "a file of playlists has a list `playlists`, each with a pid, and tracks with artist_uri and track_uri"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recsys_dask.errors import InputError
-from recsys_dask.formats import mpd
 from recsys_dask.formats.inputs import Input, find, format_of
+from recsys_dask.formats.strict import ENTRIES, read_entries
+from recsys_dask.formats.texts import Wrong
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -28,14 +29,14 @@ def read_playlists(source: Input, files: int | None = None) -> dd.DataFrame:
     if format_of(found).name != "mpd":
         raise InputError(f"{found[0].path}: is no slice; dask.dataframe.read_parquet and read_csv read tables")
     paths = [file.path for file in found]
-    return dd.from_map(read_slice, paths, meta=_frame(mpd.ENTRIES.empty_table()), label="read_playlists")
+    return dd.from_map(read_slice, paths, meta=_frame(ENTRIES.empty_table()), label="read_playlists")
 
 
 def read_slice(path: str) -> pd.DataFrame:
     """The task: one file's entries."""
     try:
-        return _frame(mpd.read_entries(path))
-    except mpd.Wrong as wrong:
+        return _frame(read_entries(path))
+    except Wrong as wrong:
         raise InputError(str(wrong.fault([path]))) from None
 
 

@@ -54,7 +54,7 @@ class PartInfo(msgspec.Struct, frozen=True):
 
 class Decoded(msgspec.Struct):
     """What a decoding task did, as its commit file in scratch says too. reader: which one, with which settings and of
-    which version."""
+    which version; n_strictly: how many files the strict one had to read."""
 
     commit: str
     reader: str
@@ -62,6 +62,7 @@ class Decoded(msgspec.Struct):
     parts: list[PartInfo]
     faults: list[tuple[str, str, str]]
     bytes: int
+    n_strictly: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -120,16 +121,19 @@ def decode_group(
     commit = f"{SCRATCH}/{key}.{n_buckets}.json"
     parts: list[PartInfo] = []
     faults: list[Fault] = []
+    strictly: set[str] = set()
     for found in reader([file.path for file in group], part_bytes):
         if isinstance(found, Fault):
             faults.append(found)
             parts = [part for part in parts if part.files != (found.file,)]
         else:
+            strictly.update(found.files if found.strictly else ())
             parts.append(_write_part(found, folder, f"{key}-{len(parts):03d}", n_buckets))
     wrong = {fault.file for fault in faults}
     good = [file for file in group if file.path not in wrong]
     wrong_ones = [(fault.file, fault.where, fault.message) for fault in faults]
-    decoded = Decoded(commit, name, good, parts, wrong_ones, sum(file.bytes for file in group))
+    n_strictly = len(strictly - wrong)
+    decoded = Decoded(commit, name, good, parts, wrong_ones, sum(file.bytes for file in group), n_strictly)
     if good:
         folder.write(commit, msgspec.json.encode(decoded))
     return decoded

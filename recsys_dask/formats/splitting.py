@@ -148,7 +148,7 @@ DEEPEST = 900
 """Brackets within brackets that are surely too many: the decoder gives up below Python's own limit of 1,000."""
 
 
-def too_deep(text: bytes) -> int:
+def too_deep(text: bytes | memoryview) -> int:
     """Where a text that the decoder found too deep is that: the first bracket at `DEEPEST`, or the deepest one."""
     return int(_deepest(np.frombuffer(text, np.uint8), DEEPEST))
 

@@ -67,7 +67,7 @@ def ingest(
     known: the tables of a store to which this input is appended.
     """
     with cluster.measured() as so_far:
-        parts, faults, decoding = _decode(cluster, folder, inputs, options, token)
+        parts, faults, decoding, n_strictly = _decode(cluster, folder, inputs, options, token)
         if faults and options.on_bad_file == "stop":
             raise bad_input(faults, "mend or remove the file, or run with --on-bad-file skip")
         parts, cuts = _check_pids(cluster, folder, parts, faults, options, token, known)
@@ -85,8 +85,8 @@ def ingest(
         seconds=seconds,
         peak_bytes=peak,
         projected_bytes=max(decoding, merging),
-        facts={"playlists": entries["playlists"].rows},
-        notes=[f"set aside: {fault}" for fault in sorted(faults)],
+        facts={"playlists": entries["playlists"].rows, "strictly_read": n_strictly},
+        notes=[f"set aside: {fault}" for fault in sorted(faults)] + _handed_over(n_strictly, len(inputs), options),
     )
     return entries, report, sorted({fault.file for fault in faults})
 
@@ -96,8 +96,9 @@ def ingest(
 
 def _decode(
     cluster: Cluster, folder: Folder, inputs: Sequence[InputFile], options: params.Ingest, token: str
-) -> tuple[list[PartInfo], list[Fault], int]:
-    """The parts of all inputs, those of an interrupted run among them; what was wrong; the projected memory."""
+) -> tuple[list[PartInfo], list[Fault], int, int]:
+    """The parts of all inputs, those of an interrupted run among them; what was wrong; the projected memory; how many
+    files the strict reader had to read."""
     from dask import delayed
 
     n_buckets = n_buckets_for(inputs)
@@ -126,7 +127,15 @@ def _decode(
     parts = [part for one in [*done, *results] for part in one.parts if part.n_playlists]
     budget = cluster.budget
     projected = budget.projected(decode_bytes(groups, budget.part_bytes))
-    return sorted(parts, key=lambda part: (part.first_pid, part.name)), faults, projected
+    n_strictly = sum(one.n_strictly for one in [*done, *results])
+    return sorted(parts, key=lambda part: (part.first_pid, part.name)), faults, projected, n_strictly
+
+
+def _handed_over(n_strictly: int, n_files: int, options: params.Ingest) -> list[str]:
+    """What the user is told where the scanner left files to the strict reader."""
+    if not n_strictly or options.reader == "strict":
+        return []
+    return [f"{n_strictly:,} of {n_files:,} files have what only the strict reader knows, which is slower"]
 
 
 def decoded_before(folder: Folder, inputs: Sequence[InputFile], options: params.Ingest) -> list[Decoded]:

@@ -1,0 +1,98 @@
+"""Files as JSON texts in memory: whole where they fit a part, else cut between playlists; zero bytes behind each."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import IO, NamedTuple
+
+from recsys_dask.errors import Fault
+from recsys_dask.formats.inputs import open_plain
+from recsys_dask.formats.splitting import Around, Twice, segments
+
+PAD = 64
+"""Zero bytes behind a text, so that readers need not look for its end at every byte."""
+
+TWO_LISTS = "the root object has `playlists` twice"
+
+_PACKED_STEP = 1 << 20
+"""gzip makes a copy of what it is asked for."""
+
+
+class Text(NamedTuple):
+    """JSON in the first `size` bytes of `padded`, which is used again for the next one.
+
+    file: its place among the paths; whole: all of the file; else a list of playlists or, if `around`, all the rest of
+    the file. moved: a place in the text, and how many bytes of the file are missing there.
+    """
+
+    file: int
+    padded: bytearray
+    size: int
+    whole: bool
+    around: bool = False
+    moved: tuple[int, int] = (0, 0)
+
+    @property
+    def data(self) -> memoryview:
+        return memoryview(self.padded)[: self.size]
+
+
+class Wrong(Exception):
+    """A fault on its way to the caller; `file` is its place among the paths that are read."""
+
+    def __init__(self, file: int, where: str, message: str):
+        self.file, self.where, self.message = file, where, message
+
+    def fault(self, paths: Sequence[str]) -> Fault:
+        return Fault(paths[self.file], self.where, self.message)
+
+
+def buffer_for(part_bytes: int) -> bytearray:
+    """What `texts` reads into. Memory that no file needs is not taken from the system."""
+    return bytearray(part_bytes + 1 + PAD)
+
+
+def texts(path: str, file: int, part_bytes: int, buffer: bytearray) -> Iterator[Text]:
+    """The texts of one file. Raises `Wrong` where it cannot be read or has two lists of playlists."""
+    try:
+        with open_plain(path) as stream:
+            size = _fill(buffer, stream, part_bytes + 1, _PACKED_STEP if path.endswith(".gz") else part_bytes + 1)
+            if size <= part_bytes:
+                yield Text(file, buffer, size, whole=True)
+                return
+            for found in segments(stream, bytes(memoryview(buffer)[:size]), part_bytes):
+                if isinstance(found, Around):
+                    moved = (found.moved_at, found.moved)
+                    yield Text(file, _padded(found.text), len(found.text), False, around=True, moved=moved)
+                else:
+                    size = len(found.text) + 2
+                    yield Text(file, _padded(b"[", found.text, b"]"), size, False, moved=(0, found.start - 1))
+    except Twice:
+        raise Wrong(file, "", TWO_LISTS) from None
+    except EOFError:
+        raise Wrong(file, "", "the compressed file ends early") from None
+    except (OSError, zlib.error) as error:
+        raise Wrong(file, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _fill(buffer: bytearray, stream: IO[bytes], most: int, step: int) -> int:
+    """Read up to `most` bytes, `step` of them at a time: how many there were."""
+    size = 0
+    with memoryview(buffer) as view:
+        while size < most:
+            n = stream.readinto(view[size : min(most, size + step)])  # type: ignore[attr-defined]
+            if not n:
+                break
+            size += n
+    buffer[size : size + PAD] = bytes(PAD)
+    return size
+
+
+def _padded(*pieces: bytes) -> bytearray:
+    padded = bytearray(sum(map(len, pieces)) + PAD)
+    at = 0
+    for piece in pieces:
+        padded[at : at + len(piece)] = piece
+        at += len(piece)
+    return padded
