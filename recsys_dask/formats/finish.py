@@ -10,11 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_dask.arrow import int32, int64, values
-from recsys_dask.formats.merge import Merged, codes_of, vocabulary_table
+from recsys_dask.formats.gathering import Rows, gathered
+from recsys_dask.formats.merge import Merged, vocabulary_table
 from recsys_dask.formats.parts import PartInfo
-from recsys_dask.formats.vocabulary import keys
 from recsys_dask.schemas import of
-from recsys_dask.store import tables
+from recsys_dask.store import scratch, tables
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import FileEntry
 
@@ -32,18 +32,16 @@ def write_vocabulary(
     artists_ranked: Any,
 ) -> list[FileEntry]:
     """The task: the rows of `artists` or `tracks` whose codes are in `span`. `artists_ranked` is only waited for."""
-    pieces, places = [], []
+    pieces = []
     for one, of_bucket in zip(merged, codes, strict=True):
-        start, end = np.searchsorted(of_bucket, span).tolist()
-        if start < end:
-            pieces.append(tables.read_span(folder, one.path, start, end))
-            places.append(of_bucket[start:end])
+        first, last = np.searchsorted(of_bucket, span).tolist()
+        if first < last:
+            found = scratch.read(folder, one.path)
+            pieces.append(Rows(found, np.arange(first, last), of_bucket[first:last].astype(np.int64) - span[0]))
     if not pieces:
         return [tables.write_part(folder, kind, token, number, of(kind).arrow().empty_table())]
-    place = np.concatenate(places)
-    by_code = np.argsort(place)
-    merged_rows = pa.concat_tables(pieces).take(int64(by_code))
-    table = vocabulary_table(folder, token, kind, merged_rows, place[by_code])
+    rows = gathered(pieces[0].batch.schema, span[1] - span[0], pieces)
+    table = vocabulary_table(folder, token, kind, rows, np.arange(*span, dtype=np.int32))
     return [tables.write_part(folder, kind, token, number, table, compression="zstd", use_dictionary=False)]
 
 
@@ -53,22 +51,25 @@ def recode(
     number: int,
     start: int,
     end: int | None,
-    parts: Sequence[PartInfo],
-    ranked: Any,
+    parts: Sequence[tuple[int, PartInfo]],
+    merged: dict[str, Sequence[Merged]],
+    codes: dict[str, Sequence[NDArray[np.int32]]],
 ) -> list[FileEntry]:
-    """The task: playlists and rows with start ≤ pid < end, by pid, with final codes. `ranked` is only waited for."""
-    index = {kind: codes_of(folder, kind, token) for kind in KINDS}
+    """The task: playlists and rows with start ≤ pid < end, by pid, with final codes. parts: with their numbers."""
     found: dict[str, list[pa.Table]] = {"playlists": [], "rows": []}
-    for part in parts:
-        playlists = _with_pids(tables.read_file(folder, part.path("playlists")), start, end)
-        rows = tables.read_where(folder, part.path("rows"), "pid", start, end)
-        rows = _with_pids(rows, start, end)
-        for place, kind in ((2, "artists"), (3, "tracks")):
-            ids = tables.read_file(folder, part.path(kind), ["id"])["id"]
-            code = index[kind].find(keys(ids, index[kind].words))
-            rows = rows.set_column(place, kind[:-1], int32(code[values(rows[place])]))
-        found["playlists"].append(playlists.drop_columns(["file"]))
-        found["rows"].append(rows)
+    of_part = {kind: _codes_of_parts(folder, parts, merged[kind], codes[kind]) for kind in KINDS}
+    for place, (_, part) in enumerate(parts):
+        playlists = pa.Table.from_batches([scratch.read(folder, part.path("playlists"))])
+        pid, n_entries = values(playlists["pid"]), values(playlists["n_entries"])
+        low = int(np.searchsorted(pid, start))
+        high = len(pid) if end is None else int(np.searchsorted(pid, end))
+        first, n = int(n_entries[:low].sum()), int(n_entries[low:high].sum())
+        rows = scratch.read(folder, part.path("rows")).slice(first, n)
+        columns = {"pid": int64(np.repeat(pid[low:high], n_entries[low:high])), "pos": rows["pos"]}
+        for kind in KINDS:
+            columns[kind[:-1]] = int32(of_part[kind][place][values(rows[kind[:-1]])])
+        found["playlists"].append(playlists.slice(low, high - low).drop_columns(["file"]))
+        found["rows"].append(pa.table(columns))
     entries = []
     for name, pieces in found.items():
         table = pa.concat_tables(pieces or [of(name).arrow().empty_table()])
@@ -82,9 +83,17 @@ def recode(
     return entries
 
 
-def _with_pids(table: pa.Table, start: int, end: int | None) -> pa.Table:
-    """The rows of a table sorted by pid with start ≤ pid < end."""
-    pid = values(table["pid"])
-    low = int(np.searchsorted(pid, start))
-    high = len(pid) if end is None else int(np.searchsorted(pid, end))
-    return table.slice(low, high - low)
+def _codes_of_parts(
+    folder: Folder,
+    parts: Sequence[tuple[int, PartInfo]],
+    merged: Sequence[Merged],
+    codes: Sequence[NDArray[np.int32]],
+) -> list[NDArray[np.int32]]:
+    """The final code of every id of some parts, a part an array by the part's own codes."""
+    pieces: list[list[NDArray[np.int32]]] = [[np.zeros(0, np.int32)] for _ in parts]
+    for one, of_bucket in zip(merged, codes, strict=True):
+        if one.rows:
+            with scratch.opened(folder, one.places) as places:
+                for mine, (number, _) in zip(pieces, parts, strict=True):
+                    mine.append(of_bucket[values(places.get_batch(number)["row"])])
+    return [np.concatenate(mine) for mine in pieces]

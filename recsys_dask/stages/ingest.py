@@ -301,11 +301,16 @@ def _finish(
             )
     n_vocabulary = len(work)
     ends = [*cuts[1:], None]
+    buckets = delayed(merged, traverse=False, name=f"merged-{token}")
     for number, (start, end) in enumerate(zip(cuts or [0], ends, strict=False)):
-        mine = [part for part in parts if part.last_pid >= start and (end is None or part.first_pid < end)]
+        mine = [
+            (place, part)
+            for place, part in enumerate(parts)
+            if part.last_pid >= start and (end is None or part.first_pid < end)
+        ]
         work.append(
             delayed(recode)(
-                folder, token, number, start, end, mine, list(codes.values()), dask_key_name=f"recode-{number}-{token}"
+                folder, token, number, start, end, mine, buckets, codes, dask_key_name=f"recode-{number}-{token}"
             )
         )
     results = cluster.compute("recode", work, lambda files: files[-1].rows, "rows")
