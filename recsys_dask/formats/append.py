@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recsys_dask import schemas
 from recsys_dask.arrow import int64, values
-from recsys_dask.formats.merge import Merged, vocabulary_table, write_codes
+from recsys_dask.formats.merge import Merged, vocabulary_table, write_codes, write_vocabulary_part
 from recsys_dask.formats.vocabulary import index_of, keys, order, words_for
 from recsys_dask.store import scratch, tables
 from recsys_dask.store.files import Folder
@@ -87,7 +87,7 @@ def update_vocabulary(
         total = np.zeros(n, np.int64)
         np.add.at(total, place, values(table[name]))
         out = out.set_column(out.schema.get_field_index(name), name, int64(total))
-    return [tables.write_part(folder, kind, token, number, out, compression="zstd", use_dictionary=False)]
+    return [write_vocabulary_part(folder, kind, token, number, out)]
 
 
 def _known_rows(folder: Folder, kind: str, known: Sequence[FileEntry], span: tuple[int, int]) -> pa.Table:

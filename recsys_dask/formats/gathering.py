@@ -5,7 +5,7 @@ As `take` of concatenated tables, which copies twice and imports `pyarrow.comput
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,17 +73,20 @@ def text_lengths(batch: pa.RecordBatch) -> dict[str, NDArray[np.int32]]:
     }
 
 
-def gathered(schema: pa.Schema, n: int, pieces: Sequence[Rows]) -> pa.RecordBatch:
-    """The columns of `schema`, which all batches have, of some rows of them: n together."""
+def gathered(schema: pa.Schema, n: int, pieces: Callable[[], Iterable[Rows]]) -> pa.RecordBatch:
+    """The columns of `schema`, which all batches have, of some rows of them: n together.
+
+    pieces: called twice, so that no batch has to stay in memory
+    """
     lengths: dict[str, NDArray[np.int32]] = {
         field.name: np.zeros(n, np.int32) for field in schema if field.type.equals(pa.string())
     }
-    for piece in pieces:
+    for piece in pieces():
         for name, found in text_lengths(piece.batch).items():
             if name in lengths:
                 lengths[name][piece.to] = found[piece.rows]
     made = Gathering(schema, n, lengths)
-    for piece in pieces:
+    for piece in pieces():
         made.put(*piece)
     return made.batch()
 
@@ -100,4 +103,4 @@ def warm() -> None:
     """Compile the kernel."""
     row = np.zeros(1, np.int64)
     some = pa.record_batch([strings(np.array([0, 1], np.int32), np.ones(1, np.uint8))], ["id"])
-    gathered(some.schema, 1, [Rows(some, row, row)])
+    gathered(some.schema, 1, lambda: [Rows(some, row, row)])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys_dask import schemas
 from recsys_dask.arrow import int32, int64, numbers, values
 from recsys_dask.formats.gathering import Gathering, text_lengths
-from recsys_dask.formats.parts import SCRATCH, PartInfo, read_bucket
+from recsys_dask.formats.parts import SCRATCH, PartInfo, read_bucket, read_part
 from recsys_dask.formats.vocabulary import Index, Merger, index_of, keys, order
 from recsys_dask.store import scratch, tables
 from recsys_dask.store.files import Folder
@@ -26,23 +26,29 @@ TWICE = "is there twice"
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """One bucket's distinct ids in scratch, in their final order. `places`: a batch a part, with the row in it of each
-    of the part's ids of that bucket."""
+    """One bucket's distinct ids in scratch, in their final order.
+
+    cuts: where the pieces of its places start, one a part: the row in it of each of the part's ids of that bucket
+    """
 
     path: str
     rows: int
+    cuts: list[int]
 
     @property
     def places(self) -> str:
-        return self.path.replace("/merged-", "/places-")
+        return _places(self.path)
 
 
-def merge_bucket(folder: Folder, token: str, kind: str, bucket: int, parts: Sequence[PartInfo], words: int) -> Merged:
+def merge_bucket(
+    folder: Folder, token: str, kind: str, bucket: int, parts: Sequence[PartInfo], words: int, n_ids: int
+) -> Merged:
     """The task: one hash bucket of all parts' vocabularies -> its distinct ids, their sums and first attributes.
 
-    token: of this run's own, since tasks of a killed one may still write.
+    token: of this run's own, since tasks of a killed one may still write; n_ids: about how many the bucket has.
     """
-    merger = Merger(words)
+    n_entries = sum(part.buckets[kind][bucket + 1] - part.buckets[kind][bucket] for part in parts)
+    merger = Merger(words, min(n_ids, n_entries))
     places = []
     lengths: dict[str, NDArray[np.int32]] = {}
     for number, part in enumerate(parts):
@@ -55,20 +61,26 @@ def merge_bucket(folder: Folder, token: str, kind: str, bucket: int, parts: Sequ
         for name, here in text_lengths(found).items():
             lengths[name] = _grown(lengths.get(name, here[:0]), merger.n)
             lengths[name][places[-1][first_here]] = here[first_here]
-    merged = Merged(f"{SCRATCH}/merged-{token}-{kind}-{bucket:04d}.arrow", merger.n)
-    if merger.n:
+    path, n, cuts = f"{SCRATCH}/merged-{token}-{kind}-{bucket:04d}.arrow", merger.n, []
+    if n:
         mentions, playlists, first = merger.numbers()
         final = order(merger.keys, mentions)
         del merger
         row = np.empty(len(final), np.int64)
         row[final] = np.arange(len(final))
-        scratch.write(folder, merged.places, [pa.table({"row": int32(row[one])}) for one in places])
+        for number, mine in enumerate(places):
+            places[number] = row[mine].astype(np.int32)
+        cuts = scratch.write(folder, _places(path), [pa.table({"row": int32(mine)}) for mine in places])
         del places
         lengths = {name: of_ids[final] for name, of_ids in lengths.items()}
         made = _attributes(folder, kind, bucket, parts, first, row, lengths)
         made = made.append_column("n_mentions", int64(mentions[final]))
-        scratch.write(folder, merged.path, [made.append_column("n_playlists", int64(playlists[final]))])
-    return merged
+        scratch.write(folder, path, [made.append_column("n_playlists", int64(playlists[final]))])
+    return Merged(path, n, cuts)
+
+
+def _places(path: str) -> str:
+    return path.replace("/merged-", "/places-")
 
 
 def _grown(array: NDArray[np.int32], n: int) -> NDArray[np.int32]:
@@ -116,26 +128,28 @@ def check_pids(
 
     Where the parts' pids do not overlap, partitions start where parts do, and every part is read once.
     """
-    found = [scratch.read(folder, part.path("playlists")) for part in parts]
-    pid = np.concatenate([values(table["pid"]) for table in found] or [np.zeros(0, np.int64)])
-    rows = np.concatenate([values(table["n_entries"]) for table in found] or [np.zeros(0, np.int64)])
+    columns: list[list[NDArray[Any]]] = [[np.zeros(0, np.int64)] for _ in range(3)]
+    for part in parts:
+        found = read_part(folder, part, "playlists")
+        for column, name in zip(columns, ("pid", "n_entries", "file"), strict=True):
+            column.append(values(found[name]).copy())  # and not hold every part's memory map
+    pid, rows, file = map(np.concatenate, columns)
     by_pid = np.argsort(pid, kind="stable")
     faults = []
-    taken = np.concatenate([np.zeros(0, np.int64), *(_pids(folder, file.path) for file in known)])
+    taken = np.concatenate([np.zeros(0, np.int64), *(_pids(folder, one.path) for one in known)])
     starts = np.cumsum([0, *(part.n_playlists for part in parts)])
     for again in np.flatnonzero(np.diff(pid[by_pid]) == 0):
         names = []
         for place in by_pid[again : again + 2]:
             number = int(np.searchsorted(starts, place, side="right")) - 1
-            names.append(parts[number].files[found[number]["file"][int(place - starts[number])].as_py()])
+            names.append(parts[number].files[file[place]])
         first, second = sorted(names)
         message = TWICE if first == second else f"{TWICE}, first in {first}"
         faults.append((second, f"pid {pid[by_pid[again]]}", message))
 
     for place in np.flatnonzero(np.isin(pid, taken)).tolist():
         number = int(np.searchsorted(starts, place, side="right")) - 1
-        name = parts[number].files[values(found[number]["file"])[place - starts[number]]]
-        faults.append((name, f"pid {pid[place]}", "is in the store already"))
+        faults.append((parts[number].files[file[place]], f"pid {pid[place]}", "is in the store already"))
 
     apart = all(a.last_pid < b.first_pid for a, b in itertools.pairwise(parts))
     begins = starts[:-1] if apart else np.arange(len(pid))
@@ -218,3 +232,10 @@ def vocabulary_table(
         columns |= {name: merged[name] for name in ("album_id", "duration_ms")}
     columns |= {name: merged[name] for name in ("n_mentions", "n_playlists")}
     return pa.table(columns, schema=schemas.of(kind).arrow())
+
+
+def write_vocabulary_part(folder: Folder, kind: str, token: str, number: int, table: pa.Table) -> FileEntry:
+    """A partition of `artists` or `tracks`. Ids are random letters: of them, zstd would save a quarter, in as much time
+    as everything else here takes."""
+    squeezed = {name: "none" if name.endswith("_id") else "zstd" for name in table.schema.names}
+    return tables.write_part(folder, kind, token, number, table, compression=squeezed, use_dictionary=False)

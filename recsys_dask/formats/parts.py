@@ -1,6 +1,6 @@
 """Parts in scratch: what a reader delivered, with codes of its own, until the ingest has merged them.
 
-A part's vocabularies lie by hash bucket, a batch each. A group of files is decoded when its commit file is there.
+A part's vocabularies lie by hash bucket. A group of files is decoded when its commit file is there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SKETCH = 256
 class PartInfo(msgspec.Struct, frozen=True):
     """A part in scratch. `buckets`: of artists and tracks, where each hash bucket starts, and the end.
 
+    cuts: of each of its files, where its pieces start; those of artists and tracks are the buckets
     smallest: of artists and tracks, the smallest hashes, from which `n_distinct` tells how many ids all parts have.
     """
 
@@ -41,6 +42,7 @@ class PartInfo(msgspec.Struct, frozen=True):
     last_pid: int
     words: dict[str, int]
     buckets: dict[str, list[int]]
+    cuts: dict[str, list[int]]
     smallest: dict[str, list[int]]
 
     def path(self, table: str) -> str:
@@ -124,7 +126,7 @@ def decode_group(
             faults.append(found)
             parts = [part for part in parts if part.files != (found.file,)]
         else:
-            parts.append(_write_part(found, folder, f"{key}-{len(parts):03d}", n_buckets))
+            parts.append(write_part(found, folder, f"{key}-{len(parts):03d}", n_buckets))
     wrong = {fault.file for fault in faults}
     good = [file for file in group if file.path not in wrong]
     wrong_ones = [(fault.file, fault.where, fault.message) for fault in faults]
@@ -134,9 +136,8 @@ def decode_group(
     return decoded
 
 
-def _write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartInfo:
-    words, buckets, smallest = {}, {}, {}
-    codes = {}
+def write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartInfo:
+    words, buckets, smallest, cuts, codes = {}, {}, {}, {}, {}
     for kind in ("artists", "tracks"):
         vocabulary = scratch.one_batch(getattr(part, kind))
         words[kind] = words_for(vocabulary["id"])
@@ -149,24 +150,26 @@ def _write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartIn
             by_bucket = np.argsort(bucket, kind="stable")
             place = np.empty(len(by_bucket), np.int32)
             place[by_bucket] = np.arange(len(by_bucket), dtype=np.int32)
-            vocabulary = gathered(vocabulary.schema, len(place), [Rows(vocabulary, by_bucket, np.arange(len(place)))])
+            rows = [Rows(vocabulary, by_bucket, np.arange(len(place)))]
+            vocabulary = gathered(vocabulary.schema, len(place), rows.copy)
             codes[kind] = int32(place[values(codes[kind])])
         pieces = [vocabulary.slice(start, end - start) for start, end in itertools.pairwise(buckets[kind])]
-        scratch.write(folder, f"{SCRATCH}/{name}-{kind}.arrow", pieces)
-    scratch.write(folder, f"{SCRATCH}/{name}-playlists.arrow", [part.playlists])
+        cuts[kind] = scratch.write(folder, f"{SCRATCH}/{name}-{kind}.arrow", pieces)
+    cuts["playlists"] = scratch.write(folder, f"{SCRATCH}/{name}-playlists.arrow", [part.playlists])
     # The pids of the rows are told by the playlists' `n_entries`.
-    rows = pa.table({"pos": part.rows["pos"], "artist": codes["artists"], "track": codes["tracks"]})
-    scratch.write(folder, f"{SCRATCH}/{name}-rows.arrow", [rows])
+    coded = pa.table({"pos": part.rows["pos"], "artist": codes["artists"], "track": codes["tracks"]})
+    cuts["rows"] = scratch.write(folder, f"{SCRATCH}/{name}-rows.arrow", [coded])
     pid = values(part.playlists["pid"])
     return PartInfo(
         name,
         part.files,
         len(pid),
-        rows.num_rows,
+        coded.num_rows,
         int(pid[0]) if len(pid) else 0,
         int(pid[-1]) if len(pid) else 0,
         words,
         buckets,
+        cuts,
         smallest,
     )
 
@@ -179,4 +182,9 @@ def _smallest(hashed: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def read_bucket(folder: Folder, part: PartInfo, kind: str, bucket: int) -> pa.RecordBatch | None:
     """The rows of one hash bucket of a part's vocabulary; None where it has none."""
     starts = part.buckets[kind]
-    return scratch.read(folder, part.path(kind), bucket) if starts[bucket] < starts[bucket + 1] else None
+    return read_part(folder, part, kind, bucket) if starts[bucket] < starts[bucket + 1] else None
+
+
+def read_part(folder: Folder, part: PartInfo, table: str, number: int = 0) -> pa.RecordBatch:
+    """A piece of one of a part's files: of `playlists` and `rows`, all."""
+    return scratch.read(folder, part.path(table), part.cuts[table], number)
