@@ -2,7 +2,8 @@
 
 Ours and the peers run one after the other on the same two cores, on the same generated slices, and their results are
 compared before a time is printed. Each is the best of some runs, all in processes of their own; `A/A` beside ours is
-the second best of the same, to show the noise. Run it at a quiet moment.
+the second best of the same, to show the noise. `ingest` also prints what reading the same bytes takes, and the CPU
+seconds of each step. Run it at a quiet moment.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recsys_dask import Store, api
+from benchmarks.phases import decoding, ingest_phases, table
+from benchmarks.reading import speeds
+from recsys_dask import Store, api, params
+from recsys_dask.runtime.budget import LARGEST_PART_BYTES
 
-INGEST_PEERS = ("article", "pyarrow_json", "polars_json", "duckdb_json")
+INGEST_PEERS = ("article", "msgspec_json", "pyarrow_json", "polars_json", "duckdb_json")
 PAIR_PEERS = ("counter_stage", "polars_stage", "duckdb_stage", "scipy_stage")
 WORKERS = 2
 
@@ -97,15 +101,18 @@ def ingest(slices: Path, folder: Path, runs: int, peers: list[str]) -> None:
     size = sum(Path(path).stat().st_size for path in paths)
     store = folder / "store"
 
-    def run_ours() -> float:
+    def run_ours(*options: str) -> float:
         shutil.rmtree(store, ignore_errors=True)
-        ours("ingest", str(slices), str(store), "--workers", str(WORKERS))
+        ours("ingest", str(slices), str(store), "--workers", str(WORKERS), *options)
         return stage_seconds(store, "ingest")
 
     run_ours()  # compiles the kernels, once a user
     mine = best(runs, run_ours)
     rows = [("recsys_dask", *mine[0]), *([("recsys_dask A/A", *mine[1])] if len(mine) > 1 else [])]
     tables = {name: canonical(name, Store.open(str(store)).table(name)) for name in read_names()}
+    if hasattr(params.Ingest, "reader"):
+        rows.append(("recsys_dask --reader strict", *best(runs, partial(run_ours, "--reader", "strict"))[0]))
+        check_tables("the strict reader", {name: Store.open(str(store)).table(name) for name in tables}, tables)
     for name in peers:
         out = folder / name
         theirs = partial(peer, "ingest_peers", name, paths, str(out))
@@ -113,13 +120,24 @@ def ingest(slices: Path, folder: Path, runs: int, peers: list[str]) -> None:
         if name == "article":
             check_counts(out / "artist_counts.csv", tables["artists"])
         else:
-            for table, made in read_tables(out).items():
-                if not made.equals(tables[table]):
-                    raise SystemExit(f"{name}: its {table} differs from ours: no time is given")
+            check_tables(name, read_tables(out), tables)
         shutil.rmtree(out, ignore_errors=True)
     show(f"JSON to Parquet, {len(paths)} slices, {size / 1e9:.2f} GB", rows, peers[0], size / 1e6, "MB/s")
-    read = min(_read_all(paths) for _ in range(2))
-    print(f"\nReading the same bytes alone takes {read:.2f} s ({size / 1e6 / read:,.0f} MB/s, page cache, one core).")
+    print(f"\n{speeds(paths, 1)}\n")
+    shutil.rmtree(store)
+    steps, _ = ingest_phases(slices, store, workers=WORKERS)
+    print(table(steps, size))
+    reading, writing = decoding(slices, LARGEST_PART_BYTES)
+    print(f"\nOf decoding, reading takes {reading:.2f} CPU s a GB, writing parts {writing:.2f}.")
+
+
+def check_tables(name: str, theirs: dict[str, Any], tables: dict[str, Any]) -> None:
+    """A peer's tables against ours."""
+    from benchmarks.ingest_peers import canonical
+
+    for kind, made in theirs.items():
+        if not canonical(kind, made).equals(tables[kind]):
+            raise SystemExit(f"{name}: its {kind} differs from ours: no time is given")
 
 
 def check_counts(path: Path, artists: Any) -> None:
@@ -132,16 +150,6 @@ def check_counts(path: Path, artists: Any) -> None:
 
 def read_names() -> tuple[str, ...]:
     return ("playlists", "rows", "artists", "tracks")
-
-
-def _read_all(paths: list[str]) -> float:
-    buffer = bytearray(1 << 24)
-    started = time.perf_counter()
-    for path in paths:
-        with open(path, "rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
-    return time.perf_counter() - started
 
 
 def pairs(slices: Path, folder: Path, runs: int, peers: list[str]) -> None:
@@ -180,11 +188,12 @@ def pairs(slices: Path, folder: Path, runs: int, peers: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("ingest", "pairs"))
-    parser.add_argument("--playlists", type=int, help="how many to generate (default: 60,000; pairs: 20,000)")
+    parser.add_argument("--slices", type=int, help="how many to generate, of 1,000 playlists (default: 60; pairs: 20)")
+    parser.add_argument("--playlists", type=int, help="the same in playlists")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peers", nargs="+")
     given = parser.parse_args()
-    playlists = given.playlists or {"ingest": 60_000, "pairs": 20_000}[given.what]
+    playlists = given.playlists or 1_000 * (given.slices or {"ingest": 60, "pairs": 20}[given.what])
     peers = given.peers or list({"ingest": INGEST_PEERS, "pairs": PAIR_PEERS}[given.what])
     with tempfile.TemporaryDirectory(prefix="recsys_dask-bench-") as name:
         folder = Path(name)

@@ -69,11 +69,49 @@ def float32(values: NDArray[np.floating]) -> pa.Array:
 
 
 def _numbers(values: NDArray[Any], dtype: type, valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    return numbers(np.ascontiguousarray(values, dtype), valid)
+
+
+def numbers(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """An Arrow array over contiguous numbers, of their type; null where not `valid`."""
     import pyarrow as pa
 
-    data: NDArray[Any] = np.ascontiguousarray(values, dtype)
-    kind = pa.from_numpy_dtype(data.dtype)
-    return pa.Array.from_buffers(kind, len(data), [_bitmap(valid), pa.py_buffer(data)])
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [_bitmap(valid), pa.py_buffer(values)])
+
+
+def strings(offsets: NDArray[np.int32], data: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """An Arrow string array over n + 1 offsets and the bytes; null where not `valid`."""
+    import pyarrow as pa
+
+    buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
+
+
+def text_buffers(column: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """The n + 1 offsets of a string column in its bytes, and these."""
+    _, offsets, data = column.buffers()
+    text = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+    if not len(column):
+        return np.zeros(1, np.int32), text
+    return np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1], text
+
+
+def valid_of(column: pa.Array) -> NDArray[np.bool_]:
+    """Which values of a column are not null, (n,)."""
+    bitmap = column.buffers()[0]
+    if bitmap is None:
+        return np.full(len(column), not column.null_count)
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")
+    return bits[column.offset : column.offset + len(column)].astype(np.bool_)
+
+
+def read_only(values: NDArray[Any]) -> NDArray[Any]:
+    """A view that cannot be written: whether Arrow's buffers can be differs from place to place, and numba compiles a
+    kernel for either kind."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def bools(values: NDArray[np.bool_], valid: NDArray[np.bool_] | None = None) -> pa.Array:
@@ -85,12 +123,9 @@ def bools(values: NDArray[np.bool_], valid: NDArray[np.bool_] | None = None) -> 
 
 def fixed(raw: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> pa.Array:
     """Texts of one length, `raw` (n, length) of bytes, as an Arrow string array."""
-    import pyarrow as pa
-
     n, length = raw.shape
     offsets = np.arange(n + 1, dtype=np.int32) * np.int32(length)
-    data = pa.py_buffer(np.ascontiguousarray(raw))
-    return pa.Array.from_buffers(pa.string(), n, [_bitmap(valid), pa.py_buffer(offsets), data])
+    return strings(offsets, np.ascontiguousarray(raw), valid)
 
 
 def texts(values: Sequence[str | None]) -> pa.Array:
@@ -105,14 +140,6 @@ def texts(values: Sequence[str | None]) -> pa.Array:
     np.cumsum(np.fromiter(lengths, np.int32, len(plain)), out=offsets[1:])
     buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(joined.encode())]
     return pa.Array.from_buffers(pa.string(), len(plain), buffers)
-
-
-def joined(offsets: NDArray[np.int32], data: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> pa.Array:
-    """Texts that lie end to end as an Arrow string array; offsets: (n + 1,), where each starts, and the end."""
-    import pyarrow as pa
-
-    buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
 
 
 def optional(values: Sequence[int | None]) -> pa.Array:

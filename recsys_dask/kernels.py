@@ -26,6 +26,7 @@ VARIABLE = "NUMBA_CACHE_DIR"
 
 MODULES = (
     "recsys_dask.formats.coding",
+    "recsys_dask.formats.gathering",
     "recsys_dask.formats.scanner",
     "recsys_dask.formats.splitting",
     "recsys_dask.formats.vocabulary",

@@ -161,7 +161,7 @@ def test_pyarrow_json_is_right(by_arrow: Path, playlists: list[dict[str, Any]]) 
         assert table.to_pylist() == expected[name], name
 
 
-@pytest.mark.parametrize("library", ["polars", "duckdb"])
+@pytest.mark.parametrize("library", ["msgspec", "polars", "duckdb"])
 def test_ingest_peers_agree(library: str, by_arrow: Path, paths: list[Path], tmp_path: Path) -> None:
     pytest.importorskip(library)
     getattr(ingest_peers, f"{library}_json")(paths, tmp_path)

@@ -811,7 +811,7 @@ def interrupted(client, tmp_path_factory: pytest.TempPathFactory) -> Interrupted
     )
     try:
         deadline = time.monotonic() + 60
-        while not list(store.glob("scratch/ingest/*.parquet")):
+        while not list(store.glob("scratch/ingest/*.arrow")):
             assert running.poll() is None and time.monotonic() < deadline, "decoding never began"
             time.sleep(0.01)
         processes = psutil.Process(running.pid).children(recursive=True)

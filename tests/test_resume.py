@@ -112,7 +112,7 @@ def test_only_the_slices_that_were_not_decoded_are(killed, tmp_path, slices, exp
     subprocess.run(["cp", "-r", killed, store], check=True)
     committed = commits(store)
     torn = json.loads(Path(committed[0]).read_text())
-    os.unlink(store / f"scratch/ingest/{torn['parts'][0]['name']}-tracks.parquet")  # as if it never came that far
+    os.unlink(store / f"scratch/ingest/{torn['parts'][0]['name']}-tracks.arrow")  # as if it never came that far
     done = sum(len(json.loads(Path(name).read_text())["files"]) for name in committed[1:])
     seen = Seen()
     api.run(slices, store, client=client, progress=seen, models="none")
@@ -447,8 +447,8 @@ def test_leftovers_go_and_nothing_else(copy, slices, client):
         "tables/rows/0123456789abcdef-00000.parquet.0123456789ab.tmp",
         "export/pairs.csv.0123456789ab.tmp",
         "manifest.json.0123456789ab.tmp",
-        "scratch/ingest/0123456789ab-000-rows.parquet",
-        "scratch/ingest/merged-artists-0000.parquet",
+        "scratch/ingest/0123456789ab-000-rows.arrow",
+        "scratch/ingest/merged-artists-0000.arrow",
         "scratch/lock.json.0123456789ab.tmp",
         ".probe-0123456789abcdef",
     ]

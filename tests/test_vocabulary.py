@@ -16,6 +16,7 @@ from recsys_dask.formats.coding import ids_of, intern, tally
 from recsys_dask.formats.vocabulary import (
     MISSING,
     Index,
+    Merger,
     bucket_of,
     index_of,
     keys,
@@ -118,6 +119,30 @@ def test_index_of_rows(texts: list[str]) -> None:
     assert index.find(as_keys(texts[::-1])).tolist() == list(range(len(texts)))[::-1]
 
 
+@settings(deadline=None)
+@given(
+    parts=st.lists(st.dictionaries(ids, st.tuples(*[st.integers(0, 2**40)] * 3), max_size=12), max_size=6),
+    room=st.integers(0, 20),
+)
+def test_merger_is_a_dict(parts: list[dict[str, tuple[int, int, int]]], room: int) -> None:
+    """Sums of two numbers; and the entry of the lowest third one, the first of those that share it."""
+    merger, known, first = Merger(5, room), {}, {}
+    for number, part in enumerate(parts):
+        numbers = np.array(list(part.values()), np.int64).reshape(-1, 3).T
+        places, first_here = merger.add(as_keys(list(part)), number, *numbers)
+        for row, (text, (mentions, playlists, pid)) in enumerate(part.items()):
+            known.setdefault(text, [0, 0])
+            known[text][0] += mentions
+            known[text][1] += playlists
+            first[text] = min(first.get(text, (pid, number, row)), (pid, number, row))
+        assert places.tolist() == [list(known).index(text) for text in part]
+        assert first_here.tolist() == [row for row, text in enumerate(part) if first[text][1:] == (number, row)]
+    mentions, playlists, entry = merger.numbers()
+    assert list(zip(mentions, playlists, strict=True)) == [tuple(sums) for sums in known.values()]
+    assert [(one >> 32, one & 0xFFFFFFFF) for one in entry.tolist()] == [first[text][1:] for text in known]
+    assert (merger.keys == as_keys(list(known))).all() and merger.n == len(known)
+
+
 # --------------------------------------------------------------------------------------------------------- buckets
 
 
@@ -169,6 +194,13 @@ def test_string_order_is_the_rank(texts: list[str]) -> None:
     found = string_order(pa.array(texts, pa.string()))
     assert found.dtype == np.int32
     assert found.tolist() == [by_id.index(text) for text in texts]
+
+
+def test_order_by_very_many_mentions() -> None:
+    mentions = np.array([65_534, 65_535, 65_536, 2**40, 65_535, 0, 2**40])
+    texts = [*"gfedcba"]
+    found = order(as_keys(texts), mentions)
+    assert found.tolist() == sorted(range(7), key=lambda row: (-mentions[row], texts[row]))
 
 
 def test_order_of_many() -> None:

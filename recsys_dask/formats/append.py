@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from recsys_dask import schemas
 from recsys_dask.arrow import int64, values
-from recsys_dask.formats.merge import Merged, vocabulary_table, write_codes
-from recsys_dask.formats.vocabulary import Index, keys, order, words_for
-from recsys_dask.store import tables
+from recsys_dask.formats.merge import Merged, vocabulary_table, write_codes, write_vocabulary_part
+from recsys_dask.formats.vocabulary import index_of, keys, order, words_for
+from recsys_dask.store import scratch, tables
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import FileEntry
 
@@ -23,21 +23,20 @@ def rank_onto(
 ) -> list[NDArray[np.int32]]:
     """The task: as `merge.rank`, behind the ids of the table's files `known`, which keep their codes."""
     before = pa.concat_tables([tables.read_file(folder, file.path, [f"{kind[:-1]}_id"]) for file in known])
-    before = before.rename_columns(["id"])
-    found = [tables.read_file(folder, one.path, ["id", "n_mentions"]) for one in merged if one.rows]
-    if not found:
-        write_codes(folder, token, kind, before)
-        return [np.zeros(0, np.int32) for _ in merged]
-    new = pa.concat_tables(found).combine_chunks()
-    words = max(words_for(before["id"]), words_for(new["id"]))
-    index = Index(words)
-    index.add(keys(before["id"], words))
-    key = keys(new["id"], words)
-    codes = index.find(key)
-    unknown = np.flatnonzero(codes < 0)
-    by_rank = unknown[order(key[unknown], values(new["n_mentions"])[unknown])]
-    codes[by_rank] = np.arange(index.n, index.n + len(by_rank), dtype=np.int32)
-    write_codes(folder, token, kind, pa.concat_tables([before, new.select(["id"]).take(int64(by_rank))]))
+    found = [pa.Table.from_batches([scratch.read(folder, one.path)]) for one in merged if one.rows]
+    new = pa.concat_tables([one.select(["id", "n_mentions"]) for one in found]).combine_chunks() if found else None
+    ids = before[f"{kind[:-1]}_id"]
+    words = max(words_for(ids), words_for(new["id"]) if new else 1)
+    index = index_of(keys(ids, words))
+    codes = np.zeros(0, np.int32)
+    if new:
+        key = keys(new["id"], words)
+        codes = index.find(key)
+        unknown = np.flatnonzero(codes < 0)
+        by_rank = unknown[order(key[unknown], values(new["n_mentions"])[unknown])]
+        codes[by_rank] = index.add(key[by_rank])
+    if kind == "artists":
+        write_codes(folder, token, index.keys)
     return np.split(codes, np.cumsum([one.rows for one in merged])[:-1])
 
 
@@ -75,7 +74,7 @@ def update_vocabulary(
     for one, of_bucket in zip(merged, codes, strict=True):
         mine = np.flatnonzero((of_bucket >= span[0]) & (of_bucket < span[1]))
         if len(mine):
-            new = tables.read_file(folder, one.path).take(int64(mine))
+            new = pa.Table.from_batches([scratch.read(folder, one.path)]).take(int64(mine))
             pieces.append(vocabulary_table(folder, token, kind, new, of_bucket[mine]))
             places.append(of_bucket[mine])
             pids.append(values(new["first_pid"]))
@@ -88,7 +87,7 @@ def update_vocabulary(
         total = np.zeros(n, np.int64)
         np.add.at(total, place, values(table[name]))
         out = out.set_column(out.schema.get_field_index(name), name, int64(total))
-    return [tables.write_part(folder, kind, token, number, out, compression="zstd", use_dictionary=False)]
+    return [write_vocabulary_part(folder, kind, token, number, out)]
 
 
 def _known_rows(folder: Folder, kind: str, known: Sequence[FileEntry], span: tuple[int, int]) -> pa.Table:

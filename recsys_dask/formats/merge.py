@@ -14,10 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_dask import schemas
-from recsys_dask.arrow import int32, int64, values
-from recsys_dask.formats.parts import GROUP_ROWS, SCRATCH, PartInfo, read_bucket
-from recsys_dask.formats.vocabulary import Index, keys, order, words_for
-from recsys_dask.store import tables
+from recsys_dask.arrow import int32, int64, numbers, values
+from recsys_dask.formats.gathering import Gathering, text_lengths
+from recsys_dask.formats.parts import SCRATCH, PartInfo, read_bucket, read_part
+from recsys_dask.formats.vocabulary import Index, Merger, index_of, keys, order
+from recsys_dask.store import scratch, tables
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import FileEntry
 
@@ -25,64 +26,97 @@ TWICE = "is there twice"
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """One bucket's distinct ids in scratch, in their final order."""
+    """One bucket's distinct ids in scratch, in their final order.
+
+    cuts: where the pieces of its places start, one a part: the row in it of each of the part's ids of that bucket
+    """
 
     path: str
     rows: int
+    cuts: list[int]
+
+    @property
+    def places(self) -> str:
+        return _places(self.path)
 
 
-def merge_bucket(folder: Folder, token: str, kind: str, bucket: int, parts: Sequence[PartInfo], words: int) -> Merged:
+def merge_bucket(
+    folder: Folder, token: str, kind: str, bucket: int, parts: Sequence[PartInfo], words: int, n_ids: int
+) -> Merged:
     """The task: one hash bucket of all parts' vocabularies -> its distinct ids, their sums and first attributes.
 
-    token: of this run's own, since tasks of a killed one may still write.
+    token: of this run's own, since tasks of a killed one may still write; n_ids: about how many the bucket has.
     """
-
-    index = Index(words)
-    sums = np.zeros((0, 2), np.int64)  # mentions, playlists
-    first = np.zeros((0, 3), np.int64)  # pid, part, row of the first entry
+    n_entries = sum(part.buckets[kind][bucket + 1] - part.buckets[kind][bucket] for part in parts)
+    merger = Merger(words, min(n_ids, n_entries))
+    places = []
+    lengths: dict[str, NDArray[np.int32]] = {}
     for number, part in enumerate(parts):
-        found = read_bucket(folder, part, kind, bucket, ["id", "n_mentions", "n_playlists", "first_pid"])
+        places.append(np.zeros(0, np.int32))
+        found = read_bucket(folder, part, kind, bucket)
         if found is None:
             continue
-        places = index.add(keys(found["id"], words))
-        sums = _grown(sums, index.n, 0)
-        first = _grown(first, index.n, np.iinfo(np.int64).max)
-        sums[places, 0] += values(found["n_mentions"])  # an id is in a part once: no place repeats
-        sums[places, 1] += values(found["n_playlists"])
-        pid = values(found["first_pid"])
-        nobody = first[places, 1] == np.iinfo(np.int64).max  # has it yet; a pid may be as high as that too
-        earlier = np.flatnonzero((pid < first[places, 0]) | nobody)
-        first[places[earlier]] = np.stack([pid[earlier], np.full(len(earlier), number), earlier], 1)
-
-    pieces, owners = [], []
-    by_part = np.lexsort((first[: index.n, 2], first[: index.n, 1]))
-    starts = np.searchsorted(first[by_part, 1], np.arange(len(parts) + 1))
-    for number, part in enumerate(parts):
-        mine = by_part[starts[number] : starts[number + 1]]
-        if len(mine):
-            found = read_bucket(folder, part, kind, bucket, None)
-            assert found is not None
-            pieces.append(found.drop_columns(["n_mentions", "n_playlists"]).take(int64(first[mine, 2])))
-            owners.append(mine)
-    path = f"{SCRATCH}/merged-{token}-{kind}-{bucket:04d}.parquet"
-    if not pieces:
-        return Merged(path, 0)
-    owner = np.concatenate(owners)
-    final = order(index.keys[owner], sums[owner, 0])
-    table = pa.concat_tables(pieces).take(int64(final))
-    table = table.append_column("n_mentions", int64(sums[owner[final], 0]))
-    table = table.append_column("n_playlists", int64(sums[owner[final], 1]))
-    tables.write_file(folder, path, table, row_group=GROUP_ROWS, **tables.NO_DICTIONARY)
-    return Merged(path, table.num_rows)
+        sums = (values(found[name]) for name in ("n_mentions", "n_playlists", "first_pid"))
+        places[-1], first_here = merger.add(keys(found["id"], words), number, *sums)
+        for name, here in text_lengths(found).items():
+            lengths[name] = _grown(lengths.get(name, here[:0]), merger.n)
+            lengths[name][places[-1][first_here]] = here[first_here]
+    path, n, cuts = f"{SCRATCH}/merged-{token}-{kind}-{bucket:04d}.arrow", merger.n, []
+    if n:
+        mentions, playlists, first = merger.numbers()
+        final = order(merger.keys, mentions)
+        del merger
+        row = np.empty(len(final), np.int64)
+        row[final] = np.arange(len(final))
+        for number, mine in enumerate(places):
+            places[number] = row[mine].astype(np.int32)
+        cuts = scratch.write(folder, _places(path), [pa.table({"row": int32(mine)}) for mine in places])
+        del places
+        lengths = {name: of_ids[final] for name, of_ids in lengths.items()}
+        made = _attributes(folder, kind, bucket, parts, first, row, lengths)
+        made = made.append_column("n_mentions", int64(mentions[final]))
+        scratch.write(folder, path, [made.append_column("n_playlists", int64(playlists[final]))])
+    return Merged(path, n, cuts)
 
 
-def _grown(array: NDArray[np.int64], n: int, fill: int) -> NDArray[np.int64]:
-    """`array` with room for n rows (and some more, so that growing is rare); new ones hold `fill`."""
+def _places(path: str) -> str:
+    return path.replace("/merged-", "/places-")
+
+
+def _grown(array: NDArray[np.int32], n: int) -> NDArray[np.int32]:
+    """`array` with room for n rows, and some more, so that growing is rare."""
     if n <= len(array):
         return array
-    grown = np.full((max(n, int(len(array) * 1.5)), array.shape[1]), fill, np.int64)
+    grown = np.empty(max(n, int(len(array) * 1.5)), np.int32)
     grown[: len(array)] = array
     return grown
+
+
+def _attributes(
+    folder: Folder,
+    kind: str,
+    bucket: int,
+    parts: Sequence[PartInfo],
+    first: NDArray[np.int64],
+    row: NDArray[np.int64],
+    lengths: dict[str, NDArray[np.int32]],
+) -> pa.RecordBatch:
+    """What the first entry of each id says of it, at its `row`. first: the entry's part times 2³² and its row there;
+    lengths: of the texts, by column."""
+    by_part = np.argsort(first)
+    part_of, row_of = first[by_part] >> 32, first[by_part] & 0xFFFFFFFF
+    starts = np.searchsorted(part_of, np.arange(len(parts) + 1))
+    made = None
+    for number in np.flatnonzero(np.diff(starts)).tolist():
+        found = read_bucket(folder, parts[number], kind, bucket)
+        assert found is not None
+        if made is None:
+            schema = pa.schema([field for field in found.schema if field.name not in ("n_mentions", "n_playlists")])
+            made = Gathering(schema, len(row), lengths)
+        mine = slice(starts[number], starts[number + 1])
+        made.put(found, row_of[mine], row[by_part[mine]])
+    assert made is not None
+    return made.batch()
 
 
 def check_pids(
@@ -94,26 +128,28 @@ def check_pids(
 
     Where the parts' pids do not overlap, partitions start where parts do, and every part is read once.
     """
-    found = [tables.read_file(folder, part.path("playlists"), ["pid", "n_entries", "file"]) for part in parts]
-    pid = np.concatenate([values(table["pid"]) for table in found] or [np.zeros(0, np.int64)])
-    rows = np.concatenate([values(table["n_entries"]) for table in found] or [np.zeros(0, np.int64)])
+    columns: list[list[NDArray[Any]]] = [[np.zeros(0, np.int64)] for _ in range(3)]
+    for part in parts:
+        found = read_part(folder, part, "playlists")
+        for column, name in zip(columns, ("pid", "n_entries", "file"), strict=True):
+            column.append(values(found[name]).copy())  # and not hold every part's memory map
+    pid, rows, file = map(np.concatenate, columns)
     by_pid = np.argsort(pid, kind="stable")
     faults = []
-    taken = np.concatenate([np.zeros(0, np.int64), *(_pids(folder, file.path) for file in known)])
+    taken = np.concatenate([np.zeros(0, np.int64), *(_pids(folder, one.path) for one in known)])
     starts = np.cumsum([0, *(part.n_playlists for part in parts)])
     for again in np.flatnonzero(np.diff(pid[by_pid]) == 0):
         names = []
         for place in by_pid[again : again + 2]:
             number = int(np.searchsorted(starts, place, side="right")) - 1
-            names.append(parts[number].files[found[number]["file"][int(place - starts[number])].as_py()])
+            names.append(parts[number].files[file[place]])
         first, second = sorted(names)
         message = TWICE if first == second else f"{TWICE}, first in {first}"
         faults.append((second, f"pid {pid[by_pid[again]]}", message))
 
     for place in np.flatnonzero(np.isin(pid, taken)).tolist():
         number = int(np.searchsorted(starts, place, side="right")) - 1
-        name = parts[number].files[values(found[number]["file"])[place - starts[number]]]
-        faults.append((name, f"pid {pid[place]}", "is in the store already"))
+        faults.append((parts[number].files[file[place]], f"pid {pid[place]}", "is in the store already"))
 
     apart = all(a.last_pid < b.first_pid for a, b in itertools.pairwise(parts))
     begins = starts[:-1] if apart else np.arange(len(pid))
@@ -132,64 +168,74 @@ def _pids(folder: Folder, path: str) -> NDArray[np.int64]:
 
 
 def rank(folder: Folder, token: str, kind: str, merged: Sequence[Merged], words: int) -> list[NDArray[np.int32]]:
-    """The task: the order over all buckets. Writes the ids in it, so that an id's row is its code; returns, a
-    bucket, the codes of its rows, which rise, since a bucket is in the same order."""
-
-    found = [tables.read_file(folder, one.path, ["id", "n_mentions"]) for one in merged if one.rows]
-    if found:
-        both = pa.concat_tables(found).combine_chunks()
-        by_rank = order(keys(both["id"], words), values(both["n_mentions"]))
-        ids = both.select(["id"]).take(int64(by_rank))
-    else:
-        by_rank = np.zeros(0, np.int64)
-        ids = pa.schema([("id", pa.string())]).empty_table()
-    write_codes(folder, token, kind, ids)
-    codes = np.empty(len(by_rank), np.int32)
-    codes[by_rank] = np.arange(len(by_rank), dtype=np.int32)
+    """The task: the order over all buckets. Returns, a bucket, the codes of its rows, which rise, since a bucket is in
+    the same order. Writes the artists' ids, which those of tracks are looked up among."""
+    n = sum(one.rows for one in merged)
+    key, mentions = np.empty((n, words), np.uint64), np.empty(n, np.int64)
+    start = 0
+    for one in merged:
+        if one.rows:
+            found = scratch.read(folder, one.path)
+            key[start : start + one.rows] = keys(found["id"], words)
+            mentions[start : start + one.rows] = values(found["n_mentions"])
+            start += one.rows
+    by_rank = order(key, mentions)
+    if kind == "artists":
+        write_codes(folder, token, key[by_rank])
+    codes = np.empty(n, np.int32)
+    codes[by_rank] = np.arange(n, dtype=np.int32)
     return np.split(codes, np.cumsum([one.rows for one in merged])[:-1])
 
 
-def write_codes(folder: Folder, token: str, kind: str, ids: pa.Table) -> None:
-    """The ids of a kind in the order of their codes, for `codes_of`."""
-    tables.write_file(folder, _codes_path(token, kind), ids, **tables.NO_DICTIONARY)
+def write_codes(folder: Folder, token: str, key: NDArray[np.uint64]) -> None:
+    """The artists' keys (n, words) in the order of their codes, for `artist_codes`."""
+    words = {f"word{k}": numbers(np.ascontiguousarray(key[:, k])) for k in range(key.shape[1])}
+    scratch.write(folder, _codes_path(token), [pa.table(words)])
 
 
-def _codes_path(token: str, kind: str) -> str:
-    return f"{SCRATCH}/codes-{token}-{kind}.parquet"
+def _codes_path(token: str) -> str:
+    return f"{SCRATCH}/codes-{token}-artists.arrow"
 
 
 _loading = threading.Lock()
 
 
-@functools.lru_cache(maxsize=2)
-def _load_codes(folder: Folder, kind: str, token: str) -> Index:
-    ids = tables.read_file(folder, _codes_path(token, kind))["id"]
-    index = Index(words_for(ids))
-    index.add(keys(ids, index.words))
-    return index
+@functools.lru_cache(maxsize=1)
+def _load_codes(folder: Folder, token: str) -> Index:
+    words = scratch.read(folder, _codes_path(token))
+    return index_of(np.stack([values(column) for column in words.columns], 1))
 
 
-def codes_of(folder: Folder, kind: str, token: str) -> Index:
-    """Every id of a kind with its code as place: read once a worker, and kept there until the stage ends.
+def artist_codes(folder: Folder, token: str) -> Index:
+    """Every artist with its code as place: read once a worker, and kept there until the stage ends.
 
     `token` tells one ingest's codes from another's.
     """
     with _loading:
-        return _load_codes(folder, kind, token)
+        return _load_codes(folder, token)
 
 
 def forget_codes() -> None:
-    """Give the memory of `codes_of` back."""
+    """Give the memory of `artist_codes` back."""
     _load_codes.cache_clear()
 
 
-def vocabulary_table(folder: Folder, token: str, kind: str, merged: pa.Table, codes: NDArray[np.int32]) -> pa.Table:
+def vocabulary_table(
+    folder: Folder, token: str, kind: str, merged: pa.Table | pa.RecordBatch, codes: NDArray[np.int32]
+) -> pa.Table:
     """Merged ids as rows of `artists` or `tracks`; `codes` are theirs."""
     item = kind[:-1]
     columns: dict[str, Any] = {item: int32(codes), f"{item}_id": merged["id"], f"{item}_name": merged["name"]}
     if kind == "tracks":
-        artists = codes_of(folder, "artists", token)
+        artists = artist_codes(folder, token)
         columns["artist"] = int32(artists.find(keys(merged["artist_id"], artists.words)))
         columns |= {name: merged[name] for name in ("album_id", "duration_ms")}
     columns |= {name: merged[name] for name in ("n_mentions", "n_playlists")}
     return pa.table(columns, schema=schemas.of(kind).arrow())
+
+
+def write_vocabulary_part(folder: Folder, kind: str, token: str, number: int, table: pa.Table) -> FileEntry:
+    """A partition of `artists` or `tracks`. Ids are random letters: of them, zstd would save a quarter, in as much time
+    as everything else here takes."""
+    squeezed = {name: "none" if name.endswith("_id") else "zstd" for name in table.schema.names}
+    return tables.write_part(folder, kind, token, number, table, compression=squeezed, use_dictionary=False)

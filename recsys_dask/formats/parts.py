@@ -1,6 +1,6 @@
 """Parts in scratch: what a reader delivered, with codes of its own, until the ingest has merged them.
 
-A part's vocabularies lie by hash bucket, a row group each. A group of files is decoded when its commit file is there.
+A part's vocabularies lie by hash bucket. A group of files is decoded when its commit file is there.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from recsys_dask.arrow import int32, int64, values
+from recsys_dask.arrow import int32, values
 from recsys_dask.errors import Fault
 from recsys_dask.formats.base import Part, Reader
+from recsys_dask.formats.gathering import Rows, gathered
 from recsys_dask.formats.vocabulary import bucket_of, hashes, keys, words_for
-from recsys_dask.store import tables
+from recsys_dask.store import scratch
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import InputFile, fingerprint
 
@@ -24,13 +26,11 @@ SCRATCH = "scratch/ingest"
 SKETCH = 256
 """How many of the smallest hashes a part keeps."""
 
-GROUP_ROWS = 1 << 16
-"""Rows a row group of what is read back in pieces."""
-
 
 class PartInfo(msgspec.Struct, frozen=True):
     """A part in scratch. `buckets`: of artists and tracks, where each hash bucket starts, and the end.
 
+    cuts: of each of its files, where its pieces start; those of artists and tracks are the buckets
     smallest: of artists and tracks, the smallest hashes, from which `n_distinct` tells how many ids all parts have.
     """
 
@@ -42,10 +42,11 @@ class PartInfo(msgspec.Struct, frozen=True):
     last_pid: int
     words: dict[str, int]
     buckets: dict[str, list[int]]
+    cuts: dict[str, list[int]]
     smallest: dict[str, list[int]]
 
     def path(self, table: str) -> str:
-        return f"{SCRATCH}/{self.name}-{table}.parquet"
+        return f"{SCRATCH}/{self.name}-{table}.arrow"
 
     @property
     def paths(self) -> list[str]:
@@ -128,7 +129,7 @@ def decode_group(
             parts = [part for part in parts if part.files != (found.file,)]
         else:
             strictly.update(found.files if found.strictly else ())
-            parts.append(_write_part(found, folder, f"{key}-{len(parts):03d}", n_buckets))
+            parts.append(write_part(found, folder, f"{key}-{len(parts):03d}", n_buckets))
     wrong = {fault.file for fault in faults}
     good = [file for file in group if file.path not in wrong]
     wrong_ones = [(fault.file, fault.where, fault.message) for fault in faults]
@@ -139,56 +140,55 @@ def decode_group(
     return decoded
 
 
-def _write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartInfo:
-    words, buckets, smallest = {}, {}, {}
-    rows = part.rows
-    for kind, column in (("artists", 2), ("tracks", 3)):
-        vocabulary: pa.Table = getattr(part, kind)
+def write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartInfo:
+    words, buckets, smallest, cuts, codes = {}, {}, {}, {}, {}
+    for kind in ("artists", "tracks"):
+        vocabulary = scratch.one_batch(getattr(part, kind))
         words[kind] = words_for(vocabulary["id"])
         key = keys(vocabulary["id"], words[kind])
+        smallest[kind] = _smallest(hashes(key)).tolist()
         bucket = bucket_of(key, n_buckets)
-        smallest[kind] = np.sort(hashes(key))[:SKETCH].tolist()
         buckets[kind] = np.concatenate([[0], np.cumsum(np.bincount(bucket, minlength=n_buckets))]).tolist()
+        codes[kind] = part.rows[kind[:-1]]
         if n_buckets > 1:
             by_bucket = np.argsort(bucket, kind="stable")
-            vocabulary = vocabulary.take(int64(by_bucket))
             place = np.empty(len(by_bucket), np.int32)
             place[by_bucket] = np.arange(len(by_bucket), dtype=np.int32)
-            rows = rows.set_column(column, rows.column_names[column], int32(place[values(rows[column])]))
-        _write_groups(folder, f"{SCRATCH}/{name}-{kind}.parquet", vocabulary, buckets[kind])
-    tables.write_file(folder, f"{SCRATCH}/{name}-playlists.parquet", part.playlists, **tables.NO_DICTIONARY)
-    tables.write_file(
-        folder,
-        f"{SCRATCH}/{name}-rows.parquet",
-        rows,
-        row_group=GROUP_ROWS,
-        **tables.NO_DICTIONARY | {"write_statistics": ["pid"]},
-    )
+            rows = [Rows(vocabulary, by_bucket, np.arange(len(place)))]
+            vocabulary = gathered(vocabulary.schema, len(place), rows.copy)
+            codes[kind] = int32(place[values(codes[kind])])
+        pieces = [vocabulary.slice(start, end - start) for start, end in itertools.pairwise(buckets[kind])]
+        cuts[kind] = scratch.write(folder, f"{SCRATCH}/{name}-{kind}.arrow", pieces)
+    cuts["playlists"] = scratch.write(folder, f"{SCRATCH}/{name}-playlists.arrow", [part.playlists])
+    # The pids of the rows are told by the playlists' `n_entries`.
+    coded = pa.table({"pos": part.rows["pos"], "artist": codes["artists"], "track": codes["tracks"]})
+    cuts["rows"] = scratch.write(folder, f"{SCRATCH}/{name}-rows.arrow", [coded])
     pid = values(part.playlists["pid"])
     return PartInfo(
         name,
         part.files,
         len(pid),
-        rows.num_rows,
+        coded.num_rows,
         int(pid[0]) if len(pid) else 0,
         int(pid[-1]) if len(pid) else 0,
         words,
         buckets,
+        cuts,
         smallest,
     )
 
 
-def _write_groups(folder: Folder, path: str, table: pa.Table, starts: Sequence[int]) -> None:
-    """A table with one row group a bucket, empty ones left out."""
-    groups = [table.slice(start, end - start) for start, end in itertools.pairwise(starts) if end > start]
-    tables.write_groups(folder, path, groups or [table], **tables.NO_DICTIONARY)
+def _smallest(hashed: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The `SKETCH` smallest hashes."""
+    return np.sort(np.partition(hashed, SKETCH)[:SKETCH] if len(hashed) > SKETCH else hashed)
 
 
-def read_bucket(folder: Folder, part: PartInfo, kind: str, bucket: int, columns: list[str] | None) -> pa.Table | None:
+def read_bucket(folder: Folder, part: PartInfo, kind: str, bucket: int) -> pa.RecordBatch | None:
     """The rows of one hash bucket of a part's vocabulary; None where it has none."""
     starts = part.buckets[kind]
-    if starts[bucket] == starts[bucket + 1]:
-        return None
-    group = sum(starts[b] < starts[b + 1] for b in range(bucket))
-    with tables.open_parquet(folder, part.path(kind)) as file:
-        return file.read_row_group(group, columns=columns, use_threads=False)
+    return read_part(folder, part, kind, bucket) if starts[bucket] < starts[bucket + 1] else None
+
+
+def read_part(folder: Folder, part: PartInfo, table: str, number: int = 0) -> pa.RecordBatch:
+    """A piece of one of a part's files: of `playlists` and `rows`, all."""
+    return scratch.read(folder, part.path(table), part.cuts[table], number)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_dask.arrow import bools, values, whole
+from recsys_dask.arrow import bools, read_only, text_buffers, values, whole
+from recsys_dask.formats.copying import copy_bytes
 from recsys_dask.kernels import kernel
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
@@ -23,33 +24,23 @@ MISSING = -1
 
 def words_for(ids: pa.Array | pa.ChunkedArray) -> int:
     """How many uint64 hold the longest of these ids."""
-    offsets = _offsets(whole(ids))
+    offsets, _ = text_buffers(whole(ids))
     return max(1, -(-int(np.diff(offsets).max(initial=0)) // 8))
 
 
 def keys(ids: pa.Array | pa.ChunkedArray, words: int) -> NDArray[np.uint64]:
     """Ids, an Arrow string array of n, as (n, words) uint64, zero-padded. No id may hold a NUL byte."""
-    ids = whole(ids)
-    offsets = _offsets(ids)
-    data = ids.buffers()[2]
-    raw = np.zeros((len(ids), words * 8), np.uint8)
-    if len(ids) and data is not None:
-        _pad(np.frombuffer(data, np.uint8), offsets, raw)
-    return raw.view(np.uint64)
-
-
-def _offsets(ids: pa.Array) -> NDArray[np.int32]:
-    if not len(ids):
-        return np.zeros(1, np.int32)
-    return np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
+    offsets, data = text_buffers(whole(ids))
+    raw = np.zeros(len(ids) * words * 8, np.uint8)
+    _pad(read_only(data), read_only(offsets), words * 8, raw)
+    return raw.view(np.uint64).reshape(len(ids), words)
 
 
 @kernel
-def _pad(data, offsets, raw):  # type: ignore[no-untyped-def]
+def _pad(data, offsets, width, raw):  # type: ignore[no-untyped-def]
     for row in range(len(offsets) - 1):
-        start = offsets[row]
-        for at in range(offsets[row + 1] - start):
-            raw[row, at] = data[start + at]
+        start = np.int64(offsets[row])
+        copy_bytes(raw, row * width, data, start, offsets[row + 1] - start)
 
 
 @kernel
@@ -146,25 +137,121 @@ class Index:
             _place(self._slots, self._known, self.n, hashes(self.keys))
 
 
-def bucket_of(keys: NDArray[np.uint64], n_buckets: int) -> NDArray[np.int64]:
+class Merger:
+    """Distinct keys of many parts with what they add up to, and where each was first.
+
+    A row is a key's words and then mentions, playlists, first pid, and the part and row it is from, so that an entry
+    touches one or two cache lines.
+    """
+
+    def __init__(self, words: int, room: int = 1 << 10):
+        """room: about how many keys there will be: growing takes as long as the rest."""
+        self.n = 0
+        self.words = words
+        self._rows = np.empty((room, words + 4), np.uint64)
+        self._slots = np.zeros(1 << (2 * room).bit_length(), np.int32)
+
+    def add(
+        self,
+        keys: NDArray[np.uint64],
+        part: int,
+        mentions: NDArray[np.int64],
+        playlists: NDArray[np.int64],
+        pid: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """A part's distinct keys, (m, words), with their numbers, (m,). Returns each key's place, int32, and the rows
+        that are the first of their keys as far as is known by now."""
+        need = self.n + len(keys)
+        if need > len(self._rows):
+            grown = np.empty((max(need, int(len(self._rows) * 1.5)), self.words + 4), np.uint64)
+            grown[: self.n] = self._rows[: self.n]
+            self._rows = grown
+        if 2 * need > len(self._slots):
+            self._slots = np.zeros(1 << (2 * need).bit_length(), np.int32)
+            _place(self._slots, self._rows, self.n, hashes(self.keys))
+        out, first = np.empty(len(keys), np.int32), np.empty(len(keys), np.bool_)
+        numbers = read_only(mentions), read_only(playlists), read_only(pid)
+        self.n = _merge(self._slots, self._rows, self.n, keys, hashes(keys), part, *numbers, out, first)
+        return out, np.flatnonzero(first)
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """(n, words) uint64, by place."""
+        return np.ascontiguousarray(self._rows[: self.n, : self.words])
+
+    def numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """By place, (n,) each: mentions, playlists, and the first entry, its part times 2³² and its row there."""
+        mentions, playlists, _, first = self._rows[: self.n, self.words :].T.astype(np.int64)
+        return mentions, playlists, first
+
+
+@kernel
+def _merge(slots, rows, n, keys, hashed, part, mentions, playlists, pid, out, first):  # type: ignore[no-untyped-def]
+    """As `_find` with `add`, and every key's numbers added to its row. Returns the new n."""
+    mask = np.uint64(len(slots) - 1)
+    words = keys.shape[1]
+    for row in range(len(keys)):
+        at = hashed[row] & mask
+        place = -1
+        while slots[at] != 0:
+            place = slots[at] - 1
+            same = True
+            for word in range(words):
+                if rows[place, word] != keys[row, word]:
+                    same = False
+                    break
+            if same:
+                break
+            place = -1
+            at = (at + np.uint64(1)) & mask
+        entry = np.uint64(part << 32 | row)
+        first[row] = place < 0 or np.uint64(pid[row]) < rows[place, words + 2]
+        if place < 0:
+            place = n
+            n += 1
+            slots[at] = n
+            for word in range(words):
+                rows[place, word] = keys[row, word]
+            rows[place, words] = mentions[row]
+            rows[place, words + 1] = playlists[row]
+            rows[place, words + 2] = pid[row]
+            rows[place, words + 3] = entry
+        else:
+            rows[place, words] += np.uint64(mentions[row])
+            rows[place, words + 1] += np.uint64(playlists[row])
+            if first[row]:
+                rows[place, words + 2] = pid[row]
+                rows[place, words + 3] = entry
+        out[row] = place
+    return n
+
+
+def bucket_of(keys: NDArray[np.uint64], n_buckets: int) -> NDArray[np.uint16]:
     """Which of `n_buckets` a key belongs to, by the upper half of its hash (places use the lower one)."""
-    return ((hashes(keys) >> np.uint64(32)) % np.uint64(n_buckets)).astype(np.int64)
+    found = (hashes(keys) >> np.uint64(32)) % np.uint64(n_buckets)
+    return found.astype(np.uint16)  # of 16 bits, numpy sorts fast
 
 
 def order(keys: NDArray[np.uint64], n_mentions: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rows by falling mentions, ties by the id's bytes.
 
-    Sorting by the first eight bytes does nearly all of it; only rows that agree in those are compared in full.
+    Sorting by the first four bytes does nearly all of it; only rows that agree in those are compared in full.
     """
-    big = keys.byteswap()  # as big-endian numbers, words compare like the bytes they hold
-    by_id = np.argsort(big[:, 0], kind="stable")
-    head = big[by_id, 0]
-    tied = np.flatnonzero(head[1:] == head[:-1])
-    if len(tied) and big.shape[1] > 1:
+    head = keys[:, 0].byteswap()  # as big-endian numbers, words compare like the bytes they hold
+    by_id = np.argsort((head >> np.uint64(32)).astype(np.uint16), kind="stable")  # of 16 bits: a radix sort
+    by_id = by_id[np.argsort((head >> np.uint64(48)).astype(np.uint16)[by_id], kind="stable")]
+    first = (head >> np.uint64(32))[by_id]
+    tied = np.flatnonzero(first[1:] == first[:-1])
+    if len(tied):
         rows = np.union1d(tied, tied + 1)
         among = by_id[rows]
-        by_id[rows] = among[np.lexsort(big[among].T[::-1])]
-    return by_id[np.argsort(-n_mentions[by_id], kind="stable")]
+        by_id[rows] = among[np.lexsort(keys[among].byteswap().T[::-1])]
+    most = np.iinfo(np.uint16).max
+    mentions = n_mentions[by_id]
+    by_mentions = np.argsort((most - np.minimum(mentions, most)).astype(np.uint16), kind="stable")
+    many = by_mentions[: np.count_nonzero(mentions >= most)]
+    many[:] = many[np.argsort(-mentions[many], kind="stable")]
+    return by_id[by_mentions]
 
 
 def index_of(keys: NDArray[np.uint64]) -> Index:
@@ -200,6 +287,7 @@ def warm() -> None:
     from recsys_dask.arrow import fixed
 
     known = Index(1)
-    known.add(keys(fixed(np.ones((2_000, 1), np.uint8)), 1))
+    known.add(keys(fixed(np.ones((3_000, 1), np.uint8)), 1))  # as many as make it grow
     known.find(known.keys)
-    bucket_of(known.keys, 1)
+    ones = np.ones(known.n, np.int64)
+    Merger(1).add(known.keys, 0, ones, ones, ones)

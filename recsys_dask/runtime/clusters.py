@@ -57,7 +57,9 @@ class Cluster:
         results: list[Any] = [None] * len(work)
         try:
             with self.progress.step(title, len(places), unit) as advance:
-                for future in as_completed({future.key: future for future in futures}.values()):
+                distinct = {future.key: future for future in futures}.values()
+                # Of this client: the newest one of the process, which is the default, may have another loop.
+                for future in as_completed(distinct, loop=self.client.loop):
                     result = _result(title, future)
                     for place in places[future.key]:
                         results[place] = result

@@ -4,12 +4,17 @@ decode: a group of slices -> parts with codes of their own, in scratch; the unit
 merge:  the parts' vocabularies, in hash buckets -> distinct ids with their sums
 rank:   all ids in their final order: the place is the code
 recode: each part's rows and playlists with the final codes -> the tables
+
+Where each id of a part is in its bucket, a merge leaves in scratch: recoding looks places up, not ids.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 import recsys_dask
 from recsys_dask import params
@@ -34,7 +39,8 @@ from recsys_dask.store.manifest import FileEntry, InputFile, StageReport, TableE
 
 TABLES = ("playlists", "rows", *KINDS)
 BUCKET_BYTES = 1_000_000_000
-"""Bytes of JSON a hash bucket of the vocabularies."""
+"""Bytes of JSON for which the vocabularies have two hash buckets; four times as many have four. (Of more, the ids
+repeat; and every bucket is looked for in every part.)"""
 
 DISTINCT_MARGIN = 1.2
 """Above the estimated number of ids."""
@@ -175,7 +181,8 @@ def merge_bytes(ids: dict[str, int], n_buckets: int, rows: int) -> int:
 
 def n_buckets_for(inputs: Sequence[InputFile]) -> int:
     """How many hash buckets the vocabularies of an input have."""
-    return max(1, -(-size_of(inputs) // BUCKET_BYTES))
+    share = size_of(inputs) / BUCKET_BYTES
+    return 2 * math.ceil(math.sqrt(share)) if share > 1 / 8 else 1
 
 
 def size_of(files: Sequence[InputFile]) -> int:
@@ -211,16 +218,25 @@ def _merge(
 
     words = {kind: max((part.words[kind] for part in parts), default=1) for kind in KINDS}
     n_buckets = len(parts[0].buckets["artists"]) - 1 if parts else 1
-    shared = delayed(list(parts), name=f"parts-{token}", pure=True)
+    n_ids = {kind: int(n_distinct(parts, kind) * DISTINCT_MARGIN) // n_buckets for kind in KINDS}
+    lean = [msgspec.structs.replace(part, smallest={}) for part in parts]
+    shared = delayed(lean, name=f"parts-{token}", pure=True, traverse=False)
+    longest_first = [(kind, bucket) for kind in reversed(KINDS) for bucket in range(n_buckets)]
     work = [
         delayed(merge_bucket)(
-            folder, token, kind, bucket, shared, words[kind], dask_key_name=f"merge-{kind}-{bucket}-{token}"
+            folder,
+            token,
+            kind,
+            bucket,
+            shared,
+            words[kind],
+            n_ids[kind],
+            dask_key_name=f"merge-{kind}-{bucket}-{token}",
         )
-        for kind in KINDS
-        for bucket in range(n_buckets)
+        for kind, bucket in longest_first
     ]
-    merged = cluster.compute("merge", work)
-    by_kind = {"artists": merged[:n_buckets], "tracks": merged[n_buckets:]}
+    merged = dict(zip(longest_first, cluster.compute("merge", work), strict=True))
+    by_kind = {kind: [merged[kind, bucket] for bucket in range(n_buckets)] for kind in KINDS}
     codes = {}
     for kind in KINDS:
         key = f"rank-{kind}-{token}"
@@ -310,11 +326,16 @@ def _finish(
             )
     n_vocabulary = len(work)
     ends = [*cuts[1:], None]
+    buckets = delayed(merged, traverse=False, name=f"merged-{token}")
     for number, (start, end) in enumerate(zip(cuts or [0], ends, strict=False)):
-        mine = [part for part in parts if part.last_pid >= start and (end is None or part.first_pid < end)]
+        mine = [
+            (place, part)
+            for place, part in enumerate(parts)
+            if part.last_pid >= start and (end is None or part.first_pid < end)
+        ]
         work.append(
             delayed(recode)(
-                folder, token, number, start, end, mine, list(codes.values()), dask_key_name=f"recode-{number}-{token}"
+                folder, token, number, start, end, mine, buckets, codes, dask_key_name=f"recode-{number}-{token}"
             )
         )
     results = cluster.compute("recode", work, lambda files: files[-1].rows, "rows")

@@ -181,10 +181,10 @@ class Folder:
         with os_errors():
             return bool(self.fs.exists(self.path(name)))
 
-    def read(self, name: str) -> bytes:
-        """A whole file. Raises `OSError`, `FileNotFoundError` among them."""
+    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        """A whole file, or its bytes [start, end). Raises `OSError`, `FileNotFoundError` among them."""
         with os_errors():
-            return bytes(self.fs.cat_file(self.path(name)))
+            return bytes(self.fs.cat_file(self.path(name), start=start, end=end))
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:

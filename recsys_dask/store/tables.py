@@ -26,7 +26,12 @@ def write_file(folder: Folder, path: str, table: pa.Table, row_group: int | None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with folder.writing(path) as file, pa.PythonFile(file, "w") as sink:
+    # Parquet comes in small pieces, and each would take a call of Python.
+    with (
+        folder.writing(path) as file,
+        pa.PythonFile(file, "w") as raw,
+        pa.BufferedOutputStream(raw, 1 << 20) as sink,
+    ):
         pq.write_table(table, sink, row_group_size=row_group or max(table.num_rows, 1), **options)
     return entry_of(path, table.num_rows, file)
 

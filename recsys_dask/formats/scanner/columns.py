@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_dask.arrow import bools, fixed, int32, int64, joined
+from recsys_dask.arrow import bools, fixed, int32, int64, strings
 from recsys_dask.errors import Fault
 from recsys_dask.formats.base import Part
 from recsys_dask.formats.coding import ID_LENGTH, tally
@@ -189,7 +189,7 @@ def _ids(words: NDArray[np.uint64], valid: NDArray[np.bool_] | None = None) -> p
 
 def _names(text: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]) -> pa.Array:
     offsets, data = gather_names(text, np.ascontiguousarray(start), np.ascontiguousarray(end))
-    return joined(offsets, data, start >= 0)
+    return strings(offsets, data, start >= 0)
 
 
 def _optional(numbers: NDArray[np.int64]) -> pa.Array:
