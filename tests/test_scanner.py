@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from mutations import a_slice, an_id, mutated
+from numpy.typing import NDArray
 
 from recsys_dask import api
 from recsys_dask.errors import Fault
@@ -27,6 +29,10 @@ from recsys_dask.formats.texts import PAD, Text, Wrong
 from recsys_dask.store.tables import Store
 
 TABLES = ("playlists", "rows", "artists", "tracks")
+
+
+def padded(text: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(text + bytes(PAD), np.uint8)
 
 
 class Guarded:
@@ -41,13 +47,13 @@ class Guarded:
         protect = ctypes.CDLL(None, use_errno=True).mprotect
         for guard in (start, start + page + self.ROOM):
             assert protect(ctypes.c_void_p(guard), ctypes.c_size_t(page), 0) == 0
-        self._usable = memoryview(self._memory)[page : page + self.ROOM]
+        self._usable = np.frombuffer(self._memory, np.uint8)[page : page + self.ROOM]
 
-    def holding(self, text: bytes, at_start: bool) -> memoryview:
+    def holding(self, text: bytes, at_start: bool) -> NDArray[np.uint8]:
         """The text and its padding, right behind the first guard or right before the second."""
         size = len(text) + PAD
         where = self._usable[:size] if at_start else self._usable[self.ROOM - size :]
-        where[:] = text + bytes(PAD)
+        where[:] = padded(text)
         return where
 
 
@@ -61,7 +67,7 @@ def strictly(texts: Sequence[bytes]) -> Part | None:
     strict = Strict()
     try:
         for file, text in enumerate(texts):
-            strict.add(Text(file, bytearray(text + bytes(PAD)), len(text), True), 0)
+            strict.add(Text(file, padded(text), len(text), True), 0)
     except Wrong:
         return None
     (part,) = strict.parts([str(file) for file in range(len(texts))]) or (None,)
@@ -78,8 +84,8 @@ def compared(guarded: Guarded, texts: Sequence[bytes], at_start: bool) -> list[s
     scanner = Scanner()
     became, taken = [], []
     for text in texts:
-        padded = guarded.holding(text, at_start)
-        if scanner.add(Text(len(taken), padded, len(text), True), 0) is not None:  # type: ignore[arg-type]
+        held = guarded.holding(text, at_start)
+        if scanner.add(Text(len(taken), held, len(text), True), 0) is not None:
             taken.append(text)
             became.append("equal")
         else:

@@ -6,6 +6,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recsys_dask.errors import Fault
 from recsys_dask.formats.inputs import open_plain
 from recsys_dask.formats.splitting import Around, Twice, segments
@@ -27,7 +30,7 @@ class Text(NamedTuple):
     """
 
     file: int
-    padded: bytearray
+    padded: NDArray[np.uint8]
     size: int
     whole: bool
     around: bool = False
@@ -35,6 +38,7 @@ class Text(NamedTuple):
 
     @property
     def data(self) -> memoryview:
+        """The text without its padding."""
         return memoryview(self.padded)[: self.size]
 
 
@@ -48,12 +52,15 @@ class Wrong(Exception):
         return Fault(paths[self.file], self.where, self.message)
 
 
-def buffer_for(part_bytes: int) -> bytearray:
-    """What `texts` reads into. Memory that no file needs is not taken from the system."""
-    return bytearray(part_bytes + 1 + PAD)
+def buffer_for(part_bytes: int) -> NDArray[np.uint8]:
+    """What `texts` reads into. Memory that no file needs is not taken from the system.
+
+    numpy asks for huge pages: to get a slice's worth of small ones takes as long as to scan it.
+    """
+    return np.empty(part_bytes + 1 + PAD, np.uint8)
 
 
-def texts(path: str, file: int, part_bytes: int, buffer: bytearray) -> Iterator[Text]:
+def texts(path: str, file: int, part_bytes: int, buffer: NDArray[np.uint8]) -> Iterator[Text]:
     """The texts of one file. Raises `Wrong` where it cannot be read or has two lists of playlists."""
     try:
         with open_plain(path) as stream:
@@ -61,7 +68,7 @@ def texts(path: str, file: int, part_bytes: int, buffer: bytearray) -> Iterator[
             if size <= part_bytes:
                 yield Text(file, buffer, size, whole=True)
                 return
-            for found in segments(stream, bytes(memoryview(buffer)[:size]), part_bytes):
+            for found in segments(stream, buffer[:size].tobytes(), part_bytes):
                 if isinstance(found, Around):
                     moved = (found.moved_at, found.moved)
                     yield Text(file, _padded(found.text), len(found.text), False, around=True, moved=moved)
@@ -76,23 +83,17 @@ def texts(path: str, file: int, part_bytes: int, buffer: bytearray) -> Iterator[
         raise Wrong(file, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _fill(buffer: bytearray, stream: IO[bytes], most: int, step: int) -> int:
+def _fill(buffer: NDArray[np.uint8], stream: IO[bytes], most: int, step: int) -> int:
     """Read up to `most` bytes, `step` of them at a time: how many there were."""
     size = 0
-    with memoryview(buffer) as view:
-        while size < most:
-            n = stream.readinto(view[size : min(most, size + step)])  # type: ignore[attr-defined]
-            if not n:
-                break
-            size += n
-    buffer[size : size + PAD] = bytes(PAD)
+    while size < most:
+        n = stream.readinto(buffer.data[size : min(most, size + step)])  # type: ignore[attr-defined]
+        if not n:
+            break
+        size += n
+    buffer[size : size + PAD] = 0
     return size
 
 
-def _padded(*pieces: bytes) -> bytearray:
-    padded = bytearray(sum(map(len, pieces)) + PAD)
-    at = 0
-    for piece in pieces:
-        padded[at : at + len(piece)] = piece
-        at += len(piece)
-    return padded
+def _padded(*pieces: bytes) -> NDArray[np.uint8]:
+    return np.concatenate([np.frombuffer(piece, np.uint8) for piece in (*pieces, bytes(PAD))])

@@ -54,7 +54,7 @@ class Scanner:
         """How many playlists were taken from a text; None, and nothing of it, if it is odd."""
         if text.around:
             return None
-        b = np.frombuffer(text.padded, np.uint8)
+        b = text.padded
         most = text.size // LEAST_ENTRY_BYTES + 1
         if most > len(self._fields):  # memory that is not written to is not taken from the system
             self._fields = np.empty((most, tracks.N_FIELDS), np.int32)
@@ -199,6 +199,6 @@ def _optional(numbers: NDArray[np.int64]) -> pa.Array:
 def warm() -> None:
     """Compile the kernels."""
     scanner = Scanner()
-    text = b'{"playlists":[]}'
-    scanner.add(Text(0, bytearray(text + bytes(PAD)), len(text), True), 0)
+    text = np.frombuffer(b'{"playlists":[]}' + bytes(PAD), np.uint8).copy()  # one that may be written to
+    scanner.add(Text(0, text, len(text) - PAD, True), 0)
     list(scanner.parts(["-"]))
