@@ -39,7 +39,7 @@ class Text(NamedTuple):
     @property
     def data(self) -> memoryview:
         """The text without its padding."""
-        return memoryview(self.padded)[: self.size]
+        return self.padded.data[: self.size]
 
 
 class Wrong(Exception):
