@@ -23,10 +23,10 @@ MPD_ROWS, MPD_PLAYLISTS, MPD_TRACKS, MPD_ARTISTS = 66_346_428, 1_000_000, 2_262_
 PAIRS_PER_PLAYLIST = 800
 """Pairs of popular artists that a playlist of the Million Playlist Dataset has, on average."""
 
-SCRATCH_SHARE = 0.2
+SCRATCH_SHARE = 0.22
 """Parts in scratch while ingesting, of the JSON's bytes: they go when it is done."""
 
-STORED_SHARE = 0.02
+STORED_SHARE = 0.025
 FACTORS = {"mf": 50, "mlp": 128}
 TORCH_BYTES, TRAIN_COPIES = 800_000_000, 3
 """Of the process that trains: torch and fastai themselves, and how often it holds the playlists."""
@@ -82,7 +82,10 @@ def project(
     n_partitions = max(1, -(-n.rows // partition))
     n_vocabulary = sum(-(-ids // ingest.VOCABULARY_ROWS) for ids in n.ids.values())
     margin = {kind: int(ids * ingest.DISTINCT_MARGIN) for kind, ids in n.ids.items()}
-    memory = max(ingest.decode_bytes(groups, budget.part_bytes), ingest.merge_bytes(margin, n_buckets, 2 * partition))
+    memory = max(
+        ingest.decode_bytes(groups, budget.part_bytes),
+        ingest.merge_bytes(margin, n_buckets, 2 * partition, n.playlists),
+    )
     total = ingest.size_of(inputs)
     plan = [
         Projection(

@@ -235,7 +235,14 @@ def vocabulary_table(
 
 
 def write_vocabulary_part(folder: Folder, kind: str, token: str, number: int, table: pa.Table) -> FileEntry:
-    """A partition of `artists` or `tracks`. Ids are random letters: of them, zstd would save a quarter, in as much time
-    as everything else here takes."""
-    squeezed = {name: "none" if name.endswith("_id") else "zstd" for name in table.schema.names}
-    return tables.write_part(folder, kind, token, number, table, compression=squeezed, use_dictionary=False)
+    """A partition of `artists` or `tracks`, each column in the way that was measured to take least time and room.
+
+    Ids are random letters: zstd would save a quarter of them, in as much time as all the rest takes.
+    """
+    names = table.schema.names
+    encodings = {name: "DELTA_BINARY_PACKED" for name in ("artist", "track", "duration_ms") if name in names}
+    sums = ["n_mentions", "n_playlists"]
+    squeezed = {name: "zstd" if name.endswith("_name") or name in sums else "none" for name in names}
+    return tables.write_part(
+        folder, kind, token, number, table, compression=squeezed, use_dictionary=sums, column_encoding=encodings
+    )
