@@ -12,7 +12,7 @@ from recsys_dask import kernels, params
 from recsys_dask.errors import ClusterError, UsageError
 from recsys_dask.runtime import remote
 from recsys_dask.runtime.budget import Budget
-from recsys_dask.runtime.clusters import Cluster, local_limit, local_shape
+from recsys_dask.runtime.clusters import Cluster, local_limit, local_shape, workers_of
 from recsys_dask.runtime.inprocess import InProcess
 from recsys_dask.runtime.interrupts import unheard
 from recsys_dask.runtime.lending import lent
@@ -113,9 +113,10 @@ def _local(options: params.Cluster) -> Iterator[Client]:
 
 
 def _described(client: Client, progress: Progress) -> Cluster:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(client).values()
     if not workers:
-        raise ClusterError(f"{client.scheduler_info()['address']}: has no worker; start some, then run again")
+        address = client.scheduler.address  # type: ignore[union-attr]
+        raise ClusterError(f"{address}: has no worker; start some, then run again")
     threads = [worker["nthreads"] for worker in workers]
     import psutil
 
