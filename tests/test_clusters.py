@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
+import dask
 import pytest
 from distributed import Client
 
@@ -78,6 +81,16 @@ def test_a_budget_too_small_is_refused() -> None:
 def test_options_of_a_local_cluster_do_not_go_with_a_client(client) -> None:
     with pytest.raises(UsageError, match="client="), connect(params.Cluster(workers=3), client):
         pass
+
+
+def test_a_worker_that_dies_comes_back_to_stay() -> None:
+    """With Dask's own patience of 10 ms no worker is back in time, and with the default a slow one is not."""
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}):
+        with connect(params.Cluster(workers=1, memory_limit="1GB")) as cluster:
+            victim = cluster.client.submit(os.getpid).result()
+            os.kill(victim, signal.SIGKILL)
+            assert cluster.client.submit(os.getpid, pure=False).result(timeout=60) != victim
+            assert len(cluster.client.cluster.workers) == 1  # else it is about to be closed
 
 
 class Overtaken(Client):

@@ -84,6 +84,7 @@ def _client_of(given: Any) -> Iterator[Client]:
 @contextlib.contextmanager
 def _local(options: params.Cluster) -> Iterator[Client]:
     """Worker processes on this machine, reachable from this machine only."""
+    import dask
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
@@ -101,6 +102,9 @@ def _local(options: params.Cluster) -> Iterator[Client]:
         silence_logs=logging.CRITICAL,
     )
     with contextlib.ExitStack() as started:
+        # A worker that dies is started again by its nanny. By default LocalCluster ends that nanny if 15 s later the
+        # worker is not there: still on its way on a busy machine, or dead once more.
+        started.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}))
         try:
             cluster = started.enter_context(unheard(start))
             client = started.enter_context(Client(cluster))
