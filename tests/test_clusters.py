@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
+import dask
 import pytest
+from distributed import Client
 
-from recsys_dask import api
-from recsys_dask.errors import UsageError
+from recsys_dask import api, params
+from recsys_dask.errors import ClusterError, UsageError
 from recsys_dask.runtime.budget import Budget
 from recsys_dask.runtime.connecting import connect
 
@@ -75,7 +79,36 @@ def test_a_budget_too_small_is_refused() -> None:
 
 
 def test_options_of_a_local_cluster_do_not_go_with_a_client(client) -> None:
-    from recsys_dask import params
-
     with pytest.raises(UsageError, match="client="), connect(params.Cluster(workers=3), client):
+        pass
+
+
+def test_a_worker_that_dies_comes_back_to_stay() -> None:
+    """With Dask's own patience of 10 ms no worker is back in time, and with the default a slow one is not."""
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}):
+        with connect(params.Cluster(workers=1, memory_limit="1GB")) as cluster:
+            victim = cluster.client.submit(os.getpid).result()
+            os.kill(victim, signal.SIGKILL)
+            assert cluster.client.submit(os.getpid, pure=False).result(timeout=60) != victim
+            assert len(cluster.client.cluster.workers) == 1  # else it is about to be closed
+
+
+class Overtaken(Client):
+    """A client whose refresh of every 2 s, which asks for no workers, always comes between an answer and its reader."""
+
+    async def _update_scheduler_info(self, n_workers: int = 0) -> None:
+        await super()._update_scheduler_info(n_workers)
+        await super()._update_scheduler_info()
+
+
+def test_the_clients_own_refresh_hides_no_worker(client) -> None:
+    with Overtaken(client.scheduler.address, set_as_default=False) as overtaken:
+        with connect(params.Cluster(), overtaken) as cluster:
+            assert cluster.n_threads == 2
+
+
+def test_a_closed_client_is_refused_in_one_line(client) -> None:
+    with Client(client.scheduler.address, set_as_default=False) as closed:
+        pass
+    with pytest.raises(ClusterError, match="the client is closed"), connect(params.Cluster(), closed):
         pass

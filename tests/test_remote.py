@@ -26,6 +26,7 @@ import recsys_dask
 from recsys_dask import api, params
 from recsys_dask.errors import ClusterError, UsageError
 from recsys_dask.runtime import fitness, remote
+from recsys_dask.runtime.clusters import workers_of
 from recsys_dask.runtime.connecting import connect
 from recsys_dask.runtime.fitness import Fitness
 from recsys_dask.runtime.preflight import Reach, software
@@ -144,15 +145,15 @@ def remote_client(address: str) -> Iterator[Client]:
     """For looking at the cluster, which must be the same after a test."""
     with Client(address, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=PATIENCE_S)
-        before = workers_of(client)
+        before = addresses(client)
         yield client
         until(lambda: client.run_on_scheduler(lambda dask_scheduler: not dask_scheduler.tasks), 10)
         assert plugins_of(client) == []
-        assert workers_of(client) == before
+        assert addresses(client) == before
 
 
-def workers_of(client: Client) -> set[str]:
-    return set(client.scheduler_info(n_workers=-1)["workers"])
+def addresses(client: Client) -> set[str]:
+    return set(workers_of(client))
 
 
 def plugins_of(client: Client) -> list[str]:
@@ -293,7 +294,7 @@ def can_unshare() -> bool:
 def test_all_unfit_workers_are_named_at_once(
     farm: Farm, address: str, remote_client: Client, slices: Path, tmp_path: Path
 ) -> None:
-    before = workers_of(remote_client)
+    before = addresses(remote_client)
     unfit = [farm.worker("bare", "unfit-bare", address), farm.worker("other", "unfit-other", address)]
     if can_unshare():
         unfit.append(farm.worker("wheel", "unfit-blind", address, before=blind(slices)))
@@ -301,10 +302,10 @@ def test_all_unfit_workers_are_named_at_once(
     remote_client.wait_for_workers(2 + len(unfit), timeout=PATIENCE_S)
     logs = {path.name.removeprefix("unfit-"): path.read_text() for path in farm.folder.glob("unfit-*")}
     names = {log.split("Start worker at:")[1].split()[0]: name for name, log in logs.items()}
-    assert names.keys() == workers_of(remote_client) - before
+    assert names.keys() == addresses(remote_client) - before
     done = command(farm, "ingest", slices, tmp_path / "store", "--scheduler", address)
     farm.end(*unfit)
-    until(lambda: workers_of(remote_client) == before)
+    until(lambda: addresses(remote_client) == before)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     said = {line.split()[1].rstrip(":"): line for line in done.stderr.splitlines() if "recsys-dask: tcp" in line}
@@ -338,7 +339,7 @@ def test_workers_that_join_late_are_checked(farm: Farm, address: str, remote_cli
         time.sleep(0.2)
         return str(get_worker().address)
 
-    before = workers_of(remote_client)
+    before = addresses(remote_client)
     reach = Reach(writes={"store": Folder(str(tmp_path / "store"))})
     with connect(params.Cluster(scheduler=address), reach=reach) as cluster:
         unfit = farm.worker("bare", "late-bare", address, "--nanny")
@@ -352,16 +353,15 @@ def test_workers_that_join_late_are_checked(farm: Farm, address: str, remote_cli
     assert f"cannot take part in the run and stops: it lacks recsys_dask {recsys_dask.__version__}" in log
     assert "Traceback" not in log.partition("Worker closed")[0]  # the nanny's own way to go prints one
     farm.end(fit)
-    until(lambda: workers_of(remote_client) == before)
+    until(lambda: addresses(remote_client) == before)
 
 
 def running(client: Client) -> set[str]:
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    return {address for address, worker in workers.items() if worker["status"] == "running"}
+    return {address for address, worker in workers_of(client).items() if worker["status"] == "running"}
 
 
 def test_the_plugin_of_a_client_that_was_killed_stops_nobody(farm: Farm, address: str, remote_client: Client) -> None:
-    before = workers_of(remote_client)
+    before = addresses(remote_client)
     wanted = software() | {"package": "99", "reads": {}, "writes": {}}
     remote_client.register_plugin(Fitness("recsys_dask-preflight-x", wanted, sorted(before), "Client-gone"))
     assert plugins_of(remote_client)
@@ -369,7 +369,7 @@ def test_the_plugin_of_a_client_that_was_killed_stops_nobody(farm: Farm, address
     until(lambda: running(remote_client) - before)
     until(lambda: not plugins_of(remote_client))
     farm.end(worker)
-    until(lambda: workers_of(remote_client) == before)
+    until(lambda: addresses(remote_client) == before)
 
 
 # ---------------------------------------------------------------------------------------------------------- no way in
@@ -436,7 +436,7 @@ def test_no_dask_scheduler(answer: bytes) -> None:
 
 
 def test_the_address_of_a_worker(remote_client: Client) -> None:
-    assert "is a Dask Worker, no scheduler" in refused(min(workers_of(remote_client)))
+    assert "is a Dask Worker, no scheduler" in refused(min(addresses(remote_client)))
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ class Cluster:
 
     def offers(self, resource: str) -> bool:
         """Whether a worker offers a resource, such as GPU."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = workers_of(self.client).values()
         return any(worker.get("resources", {}).get(resource, 0) >= 1 for worker in workers)
 
     def forget(self) -> None:
@@ -132,6 +132,17 @@ class Cluster:
     def everywhere(self, function: Callable[[], Any]) -> dict[str, Any]:
         """What each worker answers; one that joins or leaves at this moment has nothing to say."""
         return dict(self.client.run(function, on_error="ignore"))
+
+
+def workers_of(client: Client) -> dict[str, dict[str, Any]]:
+    """All workers by their addresses, as the scheduler answers now. Raises `OSError` when it is gone.
+
+    `Client.scheduler_info` may show none where there are some: it returns what the client keeps, and the client's own
+    refresh, which asks for no workers, may have come in between.
+    """
+    if client.scheduler is None:
+        raise ConnectionError("the client is closed")
+    return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
 
 
 def _told(topic: str, function: Callable[..., Any], results: list[Any], *arguments: Any) -> Any:

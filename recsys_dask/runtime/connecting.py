@@ -12,7 +12,7 @@ from recsys_dask import kernels, params
 from recsys_dask.errors import ClusterError, UsageError
 from recsys_dask.runtime import remote
 from recsys_dask.runtime.budget import Budget
-from recsys_dask.runtime.clusters import Cluster, local_limit, local_shape
+from recsys_dask.runtime.clusters import Cluster, local_limit, local_shape, workers_of
 from recsys_dask.runtime.inprocess import InProcess
 from recsys_dask.runtime.interrupts import unheard
 from recsys_dask.runtime.lending import lent
@@ -84,6 +84,7 @@ def _client_of(given: Any) -> Iterator[Client]:
 @contextlib.contextmanager
 def _local(options: params.Cluster) -> Iterator[Client]:
     """Worker processes on this machine, reachable from this machine only."""
+    import dask
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
@@ -101,6 +102,9 @@ def _local(options: params.Cluster) -> Iterator[Client]:
         silence_logs=logging.CRITICAL,
     )
     with contextlib.ExitStack() as started:
+        # A worker that dies is started again by its nanny. By default LocalCluster ends that nanny if 15 s later the
+        # worker is not there: still on its way on a busy machine, or dead once more.
+        started.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}))
         try:
             cluster = started.enter_context(unheard(start))
             client = started.enter_context(Client(cluster))
@@ -113,9 +117,10 @@ def _local(options: params.Cluster) -> Iterator[Client]:
 
 
 def _described(client: Client, progress: Progress) -> Cluster:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(client).values()
     if not workers:
-        raise ClusterError(f"{client.scheduler_info()['address']}: has no worker; start some, then run again")
+        address = client.scheduler.address  # type: ignore[union-attr]
+        raise ClusterError(f"{address}: has no worker; start some, then run again")
     threads = [worker["nthreads"] for worker in workers]
     import psutil
 

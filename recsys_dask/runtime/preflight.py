@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import recsys_dask
 from recsys_dask.errors import ClusterError
+from recsys_dask.runtime.clusters import workers_of
 from recsys_dask.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def fit_workers(client: Client, reach: Reach, progress: Progress) -> Iterator[No
             "reads": dict(reach.reads),
             "writes": {what: (redacted(folder.full("")), probe, text) for what, folder in reach.writes.items()},
         }
-        known = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        known = sorted(workers_of(client))
         undo.callback(_unregister, client, name)
         client.register_plugin(Fitness(name, wanted, known, client.id), name)
         _raise(_scheduler_faults(client, wanted) | _worker_faults(client, wanted, known))
@@ -121,7 +122,7 @@ def _by_worker(client: Client, known: list[str], answers: Mapping[str, Any]) -> 
     """What workers answered, as lists of faults; one that left in the meantime has none."""
     faults: dict[str, list[str]] = {}
     silent = {address for address in known if isinstance(answers.get(address), BaseException)}
-    there = set(client.scheduler_info(n_workers=-1)["workers"]) if silent else set()
+    there = set(workers_of(client)) if silent else set()
     for address, answer in answers.items():
         if address in silent:
             faults[address] = [_no_answer(answer)] if address in there else []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys_dask import params
 from recsys_dask.errors import ClusterError, UsageError
+from recsys_dask.runtime.clusters import workers_of
 from recsys_dask.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -112,8 +113,7 @@ def _identity(address: str, security: Security | None) -> dict[str, Any]:
 
 def some_worker(client: Client, wait_s: float, progress: Progress) -> None:
     """Wait for the first worker. Raises `ClusterError` when none has come after `wait_s` seconds."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    if any(worker["status"] == "running" for worker in workers):
+    if any(worker["status"] == "running" for worker in workers_of(client).values()):
         return
     address = client.scheduler.address  # type: ignore[union-attr]
     progress.say(f"{address}: waiting up to {wait_s:g} s for a worker")
