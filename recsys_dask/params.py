@@ -197,7 +197,7 @@ class Neighbours:
         choices=("cosine", "euclidean", "dot"),
     )  # fmt: skip
     index: str = parameter(
-        "auto", "auto: pynndescent above 100 items; exact: every pair is compared.",
+        "auto", "auto: pynndescent above 5,000 items; exact: every pair is compared.",
         choices=("auto", "pynndescent", "exact"),
     )  # fmt: skip
 

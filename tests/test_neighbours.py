@@ -140,7 +140,7 @@ def recall(vectors: Vectors, found: Neighbours, metric: str, rows: NDArray[np.in
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_recall(kind: Callable[[int], Vectors], metric: str, n: int) -> None:
-    found = nearest(kind(n), 20, metric)
+    found = nearest(kind(n), 20, metric, "pynndescent")
     holds(found, n)
     rows = np.random.default_rng(9).permutation(n)[:500]
     assert recall(kind(n), found, metric, rows) >= 0.995
@@ -149,7 +149,7 @@ def test_recall(kind: Callable[[int], Vectors], metric: str, n: int) -> None:
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_pynndescent_gives_what_a_scan_gives(no_scan_of_all: None, metric: str) -> None:
     vectors = clustered(800)
-    by_graph = nearest(vectors, 10, metric)
+    by_graph = nearest(vectors, 10, metric, "pynndescent")
     exact = neighbours.Index(vectors, metric)._exact
     parts = [
         exact.scan(exact.points[i : i + 100], np.arange(i, i + 100, dtype=np.int32), 10) for i in range(0, 800, 100)
@@ -166,7 +166,7 @@ def test_equal_and_zero_vectors(no_scan_of_all: None) -> None:
     vectors[500:650] = 0
     order = np.random.default_rng(6).permutation(1_000)
     for metric in "cosine", "euclidean":
-        found = nearest(vectors, 20, metric, order=order)
+        found = nearest(vectors, 20, metric, "pynndescent", order=order)
         holds(found, 1_000)
         some = [0, 100, 399, 500, 649, 3, 999]
         queries = [(i, vectors[i].tolist()) for i in some]
@@ -180,7 +180,7 @@ def test_equal_and_zero_vectors(no_scan_of_all: None) -> None:
 def test_what_pynndescent_gets_wrong_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
     """−1, an entry twice, the item absent or in the middle."""
     vectors = gauss(300, 5)
-    good = nearest(vectors, 10)
+    good = nearest(vectors, 10, index="pynndescent")
 
     def wrong(vectors: Vectors, wide: int, seed: int, n_threads: int) -> Any:
         graph = np.argsort(((vectors[:, None] - vectors) ** 2).sum(axis=2), axis=1)[:, : wide + 1].astype(np.int32)
@@ -191,7 +191,7 @@ def test_what_pynndescent_gets_wrong_is_mended(monkeypatch: pytest.MonkeyPatch) 
         return SimpleNamespace(neighbor_graph=(graph, None))
 
     monkeypatch.setattr(neighbours, "_descend", wrong)
-    found = nearest(vectors, 10)
+    found = nearest(vectors, 10, index="pynndescent")
     holds(found, 300)
     exact = nearest(vectors, 10, index="exact")
     assert np.array_equal(found[0], exact[0]) and np.array_equal(found[1], exact[1])
@@ -204,7 +204,7 @@ def test_a_graph_that_finds_too_little_is_not_believed(monkeypatch: pytest.Monke
         return SimpleNamespace(neighbor_graph=(draw.integers(0, len(vectors), (len(vectors), wide), np.int32), None))
 
     monkeypatch.setattr(neighbours, "_descend", useless)
-    found = nearest(clustered(500), 20)
+    found = nearest(clustered(500), 20, index="pynndescent")
     assert np.array_equal(found[0], nearest(clustered(500), 20, index="exact")[0])
 
 
@@ -264,7 +264,7 @@ def test_a_cache_that_may_not_be_written(tmp_path: Path) -> None:
 
 def test_a_second_process_compiles_no_descent() -> None:
     """pynndescent's own first call takes most of a minute in every process."""
-    nearest(gauss(200, 5), 5)  # the cache is filled
+    nearest(gauss(200, 5), 5, index="pynndescent")  # the cache is filled
     code = """if True:
         from pynndescent import pynndescent_
         from recsys_dask.nearest import index as neighbours
