@@ -1,7 +1,7 @@
 """How this package compiles: one numba decorator, one cache a user and version, compiled before workers start.
 
-Numba stores what it compiles. Two processes that fill one cache at once have crashed, and a half-written index
-raises `EOFError` for ever after; so a cache is filled by one process and thrown away when it cannot be read.
+What is compiled is kept in files that are whole or count as none (`kernel_files`): a process that meets a damaged one
+compiles that kernel again, whatever was compiled before.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import functools
 import hashlib
 import importlib
 import itertools
+import multiprocessing
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import recsys_dask
+from recsys_dask.cores import cores
 
 VARIABLE = "NUMBA_CACHE_DIR"
 
@@ -45,6 +47,9 @@ MODULES = (
 )
 """Where kernels are; each module has a `warm()` that runs its own with the types that the stages use."""
 
+MOST_COMPILERS = 4
+"""Processes that compile: half the work is in four modules."""
+
 
 @functools.cache
 def cache_folder() -> Path:
@@ -54,7 +59,7 @@ def cache_folder() -> Path:
     base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys_dask"
     package = Path(recsys_dask.__file__).parent
     seen = hashlib.blake2b(digest_size=6)
-    for name in sorted(["recsys_dask.kernels", *MODULES]):
+    for name in sorted(["recsys_dask.kernels", "recsys_dask.kernel_files", *MODULES]):
         seen.update(package.joinpath(*name.split(".")[1:]).with_suffix(".py").read_bytes())
     python = f"py{sys.version_info.major}.{sys.version_info.minor}"
     return base / f"numba-{recsys_dask.__version__}-{python}-{seen.hexdigest()}"
@@ -69,13 +74,18 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Callab
         return functools.partial(kernel, **options)
     import numba
 
+    from recsys_dask.kernel_files import KernelCache
+
+    made = numba.njit(nogil=True, **options)(function)
     config: Any = numba.config
     others = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())
     try:
-        return numba.njit(cache=True, nogil=True, **options)(function)
+        if made is not function:  # NUMBA_DISABLE_JIT
+            made._cache = KernelCache(function)
     finally:
         config.CACHE_DIR = others
+    return made
 
 
 def float_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,15 +142,19 @@ def compile_once() -> str:
 
 
 def compile_all() -> None:
-    """Run every kernel once on next to nothing. A cache that cannot be read is thrown away first."""
-    try:
+    """Run every kernel once on next to nothing, a module a process at a time on several cores."""
+    processes = min(cores(), MOST_COMPILERS)
+    if processes == 1:
         load()
-    except Exception:
-        for folder in cache_folder().glob("*/"):  # numba's; the lock file stays
-            shutil.rmtree(folder, ignore_errors=True)
-        load()
+    else:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(_warm, MODULES))
     stamp().parent.mkdir(parents=True, exist_ok=True)
     stamp().touch()
+
+
+def _warm(name: str) -> None:
+    importlib.import_module(name).warm()
 
 
 def load(*parts: str) -> None:
@@ -148,7 +162,7 @@ def load(*parts: str) -> None:
     compiled, which takes half a second."""
     for name in MODULES:
         if not parts or name.split(".")[1] in parts:
-            importlib.import_module(name).warm()
+            _warm(name)
 
 
 if __name__ == "__main__":
