@@ -16,6 +16,8 @@ import os
 import platform
 import subprocess
 import sys
+import threading
+import types
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -72,8 +74,7 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Callab
     """
     if function is None:
         return functools.partial(kernel, **options)
-    import numba
-
+    numba = _numba()
     from recsys_dask.kernel_files import KernelCache
 
     made = numba.njit(nogil=True, **options)(function)
@@ -86,6 +87,21 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Callab
     finally:
         config.CACHE_DIR = others
     return made
+
+
+@functools.cache
+def _numba() -> Any:
+    """numba, which imports scipy.linalg to learn that it is there: a quarter of a second, though no kernel of ours asks
+    for linear algebra. Meanwhile an empty module stands for it; code that does ask gets the real one."""
+    named = "scipy.linalg.cython_blas"
+    alone = threading.current_thread() is threading.main_thread()  # in a worker others may import it at this moment
+    if alone and named not in sys.modules:
+        sys.modules[named] = types.ModuleType(named)
+        try:
+            importlib.import_module("numba.np.arraymath")
+        finally:
+            del sys.modules[named]
+    return importlib.import_module("numba")
 
 
 def float_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
