@@ -1,7 +1,7 @@
 """How this package compiles: one numba decorator, one cache a user and version, compiled before workers start.
 
-Numba stores what it compiles. Two processes that fill one cache at once have crashed, and a half-written index
-raises `EOFError` for ever after; so a cache is filled by one process and thrown away when it cannot be read.
+What is compiled is kept in files that are whole or count as none (`kernel_files`): a process that meets a damaged one
+compiles that kernel again, whatever was compiled before.
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ import functools
 import hashlib
 import importlib
 import itertools
+import multiprocessing
 import os
 import platform
-import shutil
 import subprocess
 import sys
+import threading
+import types
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import recsys_dask
+from recsys_dask.cores import cores
 
 VARIABLE = "NUMBA_CACHE_DIR"
 
@@ -47,6 +51,9 @@ MODULES = (
 )
 """Where kernels are; each module, or package, has a `warm()` that runs its own with the types that the stages use."""
 
+MOST_COMPILERS = 4
+"""Processes that compile: half the work is in four modules."""
+
 
 @functools.cache
 def cache_folder() -> Path:
@@ -63,8 +70,8 @@ def cache_folder() -> Path:
 
 
 def _sources(package: Path) -> list[Path]:
-    """The files that kernels are in, and this one."""
-    found = [Path(__file__)]
+    """The files that kernels are in, and those that say how they are kept."""
+    found = [Path(__file__), package / "kernel_files.py"]
     for name in MODULES:
         place = package.joinpath(*name.split(".")[1:])
         found += place.glob("*.py") if place.is_dir() else [place.with_suffix(".py")]
@@ -78,15 +85,34 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Callab
     """
     if function is None:
         return functools.partial(kernel, **options)
-    import numba
+    numba = _numba()
+    from recsys_dask.kernel_files import KernelCache
 
+    made = numba.njit(nogil=True, **options)(function)
     config: Any = numba.config
     others = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())
     try:
-        return numba.njit(cache=True, nogil=True, **options)(function)
+        if made is not function:  # NUMBA_DISABLE_JIT
+            made._cache = KernelCache(function)
     finally:
         config.CACHE_DIR = others
+    return made
+
+
+@functools.cache
+def _numba() -> Any:
+    """numba, which imports scipy.linalg to learn that it is there: a quarter of a second, though no kernel of ours asks
+    for linear algebra. Meanwhile an empty module stands for it; code that does ask gets the real one."""
+    named = "scipy.linalg.cython_blas"
+    alone = threading.current_thread() is threading.main_thread()  # in a worker others may import it at this moment
+    if alone and named not in sys.modules:
+        sys.modules[named] = types.ModuleType(named)
+        try:
+            importlib.import_module("numba.np.arraymath")
+        finally:
+            del sys.modules[named]
+    return importlib.import_module("numba")
 
 
 def float_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,15 +168,19 @@ def compile_once() -> str:
 
 
 def compile_all() -> None:
-    """Run every kernel once on next to nothing. A cache that cannot be read is thrown away first."""
-    try:
+    """Run every kernel once on next to nothing, a module a process at a time on several cores."""
+    processes = min(cores(), MOST_COMPILERS)
+    if processes == 1:
         load()
-    except Exception:
-        for folder in cache_folder().glob("*/"):  # numba's; the lock file stays
-            shutil.rmtree(folder, ignore_errors=True)
-        load()
+    else:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(_warm, MODULES))
     stamp().parent.mkdir(parents=True, exist_ok=True)
     stamp().touch()
+
+
+def _warm(name: str) -> None:
+    importlib.import_module(name).warm()
 
 
 def load(*parts: str) -> None:
@@ -158,7 +188,7 @@ def load(*parts: str) -> None:
     compiled, which takes half a second."""
     for name in MODULES:
         if not parts or name.split(".")[1] in parts:
-            importlib.import_module(name).warm()
+            _warm(name)
 
 
 if __name__ == "__main__":

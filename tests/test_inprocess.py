@@ -23,7 +23,16 @@ ALONE = """
 import sys
 from recsys_dask import api
 api.run(sys.argv[1], sys.argv[2], models="none")
-print(sorted({"distributed", "torch", "pandas"} & set(sys.modules)))
+print(sorted({"distributed", "torch", "fastai", "pandas", "scipy.linalg", "sklearn", "bokeh"} & set(sys.modules)))
+"""
+
+WITH_MODELS = """
+import sys
+from recsys_dask import api
+api.sample(sys.argv[1], playlists=40)
+api.run(sys.argv[1], sys.argv[2])
+needless = {"distributed", "pynndescent", "sklearn", "scipy.stats", "scipy.ndimage", "matplotlib", "torch._dynamo"}
+print(sorted({*needless, "bokeh"} & set(sys.modules)))
 """
 
 
@@ -41,6 +50,13 @@ def test_the_same_tables_as_on_a_cluster(slices: Path, tmp_path: Path, client) -
     assert done.stdout.splitlines()[-1] == "[]"
     api.run(slices, tmp_path / "there", client=client, models="none")
     assert differing(tables_of(tmp_path / "here"), tables_of(tmp_path / "there")) == []
+
+
+def test_models_of_little_import_little(tmp_path: Path) -> None:
+    """Each takes longer to import than such models to train; none of them is called."""
+    command = [sys.executable, "-c", WITH_MODELS, str(tmp_path / "slices"), str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_cluster_is_started_where_one_is_asked_for(capfd) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from recsys_dask.compressed import inverted
 from recsys_dask.models.base import Data, Floats, Ints, Items, Lists
@@ -56,10 +57,12 @@ def als(
     n_inputs = data.n_items + len(extras)
     holder_starts, holders = inverted(starts, inputs, n_inputs)
     q = np.random.default_rng(seed).standard_normal((n_inputs, factors), np.float32) * np.float32(0.1 / factors**0.5)
-    for _ in range(sweeps):
-        p = _solved(q, q.T @ q, starts, inputs, unseen, ridge, data.n_items)
-        q = _solved(p, p.T @ p, holder_starts, holders, unseen, ridge, data.lists.n)
-    return Als(q, q.T @ q, extras, data.n_items, unseen, ridge)
+    # The solves share the cores; BLAS's own threads would save little and wait for them.
+    with threadpool_limits(1, "blas"):
+        for _ in range(sweeps):
+            p = _solved(q, q.T @ q, starts, inputs, unseen, ridge, data.n_items)
+            q = _solved(p, p.T @ p, holder_starts, holders, unseen, ridge, data.lists.n)
+        return Als(q, q.T @ q, extras, data.n_items, unseen, ridge)
 
 
 def _solved(q: Floats, gram: Floats, starts: Ints, items: Items, unseen: float, ridge: float, others: int) -> Floats:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from recsys_dask.models.solving import solve_all
 from recsys_dask.sums import row_sums
@@ -17,6 +18,10 @@ Items = NDArray[np.int32]
 
 BLOCK = 256
 """Playlists whose scores are in memory at a time."""
+
+WORTH_THREADS = 1 << 25
+"""Multiplications a product from which on BLAS may share it among threads: of smaller ones, hundreds in a row, they
+only wait for each other, and where another process has a core, for that (validation took 15 s instead of 1)."""
 
 
 FIRST_OWN = 0.15
@@ -61,9 +66,10 @@ def fold_table(
     q (N, k), b (N,) float32; starts (n + 1,) int64, items int32: the playlists as a compressed-row array.
     """
     out = np.empty((len(starts) - 1, q.shape[1]), np.float32)
-    for low in range(0, len(out), BLOCK):
-        part = starts[low : low + BLOCK + 1]
-        out[low : low + BLOCK] = _fold_block(q, b, part, items, ridge, steps, rate)
+    with threadpool_limits(1 if min(len(out), BLOCK) * q.size < WORTH_THREADS else None, "blas"):
+        for low in range(0, len(out), BLOCK):
+            part = starts[low : low + BLOCK + 1]
+            out[low : low + BLOCK] = _fold_block(q, b, part, items, ridge, steps, rate)
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from recsys_dask import kernels, params
+from recsys_dask import params
 from recsys_dask.errors import RecsysDaskError
 from recsys_dask.runtime.clusters import Cluster, local_shape, task_failed
 from recsys_dask.runtime.progress import Progress
@@ -19,7 +19,6 @@ class InProcess(Cluster):
 
         budget, n_threads = local_shape(params.Cluster(workers=1, threads=CPU_COUNT))
         super().__init__(None, progress, n_threads, budget)  # type: ignore[arg-type]
-        kernels.load("formats", "cooccurrence")
 
     def compute(
         self,

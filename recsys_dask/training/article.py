@@ -14,11 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from fastai.callback.schedule import Learner  # with fit_one_cycle and lr_find
-from fastai.collab import EmbeddingDotBias, EmbeddingNN
-from fastai.data.core import DataLoaders
-from fastai.optimizer import Adam
-from fastai.tabular.model import emb_sz_rule
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,6 +21,14 @@ from recsys_dask.errors import UsageError
 from recsys_dask.training.dot import gradients, group, scores
 from recsys_dask.training.optimiser import RowAdam, RowEmbedding, RowUpdates, arrays, by_rows, zeros
 from recsys_dask.training.rows import NA, Rows, loaders
+from recsys_dask.training.stock import (
+    Adam,
+    DataLoaders,
+    EmbeddingDotBias,
+    EmbeddingNN,
+    Learner,
+    emb_sz_rule,
+)
 
 KINDS = ("mf", "mlp")
 PER_BATCH = frozenset(

@@ -16,11 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelFitException
-from fastai.callback.schedule import ParamScheduler  # noqa: F401 - its import gives Learner fit_one_cycle and lr_find
-from fastai.data.core import DataLoaders
-from fastai.learner import Learner
-from fastai.optimizer import OptimWrapper
 
 from recsys_dask.errors import BudgetError, TrainingError, UsageError
 from recsys_dask.training.checkpoints import Keeper
@@ -28,6 +23,7 @@ from recsys_dask.training.losses import PlaylistLoss
 from recsys_dask.training.playlists import PlaylistLoader, Playlists
 from recsys_dask.training.recipes import Recipe
 from recsys_dask.training.sparse_adam import SparseAdam
+from recsys_dask.training.stock import Callback, CancelFitException, DataLoaders, Learner, OptimWrapper
 
 
 @dataclass(frozen=True)

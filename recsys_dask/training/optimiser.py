@@ -14,15 +14,14 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-import fastai.optimizer as fo
 import numpy as np
 import torch
-from fastai.callback.core import Callback
-from fastai.layers import Embedding
 from torch import Tensor
 
 from recsys_dask.training.dot import Groups, group, sums
 from recsys_dask.training.row_adam import History, step_rows
+from recsys_dask.training.stock import Callback, Embedding
+from recsys_dask.training.stock import optimizer as fo
 
 _ROW_STATE = ("last", "history")
 """What a table's state has beside fastai's own; not part of a checkpoint, where all rows are up to date."""

@@ -9,6 +9,12 @@ import torch
 from torch.optim import adamw
 
 
+def _plain(method: Any) -> Any:
+    """A method of torch's without what keeps it out of torch's compiler: that would import the whole of it, which takes
+    longer than a small training."""
+    return getattr(method, "__wrapped__", method)
+
+
 class SparseAdam(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter 2019) on parameters with a dense gradient; on one with a sparse gradient, the rows
     that the gradient names take a step of their own, with moments and a step count of their own.
@@ -26,6 +32,11 @@ class SparseAdam(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+
+    add_param_group = _plain(torch.optim.Optimizer.add_param_group)
+    zero_grad = _plain(torch.optim.Optimizer.zero_grad)
+    state_dict = _plain(torch.optim.Optimizer.state_dict)
+    load_state_dict = _plain(torch.optim.Optimizer.load_state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
