@@ -64,8 +64,10 @@ def test_appends_equal_a_full_recount(tmp_path: Path, client, playlists: list, i
     assert updated.count(f"pairs:{item}:full") == (2 if item == "artist" else 0)  # tracks: N grows, and every idf
     api.run(tmp_path / "slices", tmp_path / "whole", client=client, **options, models="none")
     store, whole = Store.open(str(tmp_path / "store")), Store.open(str(tmp_path / "whole"))
-    for name, frame in by_id(whole, item).items():
-        pd.testing.assert_frame_equal(by_id(store, item)[name], frame, obj=name)
+    found, wanted = by_id(store, item), by_id(whole, item)
+    assert found.keys() == wanted.keys()
+    for name, frame in wanted.items():
+        pd.testing.assert_frame_equal(found[name], frame, obj=name)
     after = store.pandas(f"{item}s").set_index(f"{item}_id")[item]
     assert after.loc[before.index].equals(before)
     assert sorted(after) == list(range(len(after)))

@@ -180,7 +180,7 @@ def command(farm: Farm, *words: object, **variables: str) -> subprocess.Complete
     return subprocess.run(
         [sys.executable, "-m", "recsys_dask", *map(str, words)],
         cwd=farm.place("client-is-here"), env=clean_env(farm.folder) | variables,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=280,
     )  # fmt: skip
 
 
@@ -195,6 +195,7 @@ def one_line(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
 # ------------------------------------------------------------------------------------------------------ same results
 
 
+@pytest.mark.timeout(600)  # the first to use the wheel: all kernels are compiled, for minutes on a busy machine
 def test_a_remote_run_makes_the_tables_of_a_local_one(
     farm: Farm, address: str, remote_client: Client, slices: Path, local: Store
 ) -> None:

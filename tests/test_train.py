@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,16 +30,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("train")
     api.sample(folder / "slices", playlists=PLAYLISTS, seed=SEED)
     store = folder / "store"
-    api.run(folder / "slices", store, mentions_over=MENTIONS_OVER, top=1_000, epochs=4, models="all")
-    return SimpleNamespace(slices=folder / "slices", store=store, folder=folder)
+    options = {"mentions_over": MENTIONS_OVER, "top": 1_000, "recommender": "none"}
+    api.run(folder / "slices", store, **options, models="none")
+    shutil.copytree(store, folder / "bare")
+    api.run(folder / "slices", store, **options, epochs=4, models="all")
+    return SimpleNamespace(slices=folder / "slices", store=store, bare=folder / "bare")
 
 
 @pytest.fixture
 def bare(made: SimpleNamespace, tmp_path: Path) -> Path:
     """The same store without models."""
-    store = tmp_path / "store"
-    api.run(made.slices, store, mentions_over=MENTIONS_OVER, top=1_000, models="none")
-    return store
+    return Path(shutil.copytree(made.bare, tmp_path / "store"))
 
 
 def lists_of(store: Store, codes: set[int]) -> list[list[int]]:
