@@ -46,6 +46,9 @@ MODULES = (
 )
 """Where kernels are; each module has a `warm()` that runs its own with the types that the stages use."""
 
+INLINED = ("recsys_dask.formats.copying", "recsys_dask.training.prefetch")
+"""What those kernels have inside them, and no kernel of its own."""
+
 
 @functools.cache
 def cache_folder() -> Path:
@@ -55,7 +58,7 @@ def cache_folder() -> Path:
     base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys_dask"
     package = Path(recsys_dask.__file__).parent
     seen = hashlib.blake2b(digest_size=6)
-    for name in sorted(["recsys_dask.kernels", *MODULES]):
+    for name in sorted(["recsys_dask.kernels", *INLINED, *MODULES]):
         seen.update(package.joinpath(*name.split(".")[1:]).with_suffix(".py").read_bytes())
     python = f"py{sys.version_info.major}.{sys.version_info.minor}"
     return base / f"numba-{recsys_dask.__version__}-{python}-{seen.hexdigest()}"
