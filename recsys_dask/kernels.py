@@ -54,6 +54,9 @@ MODULES = (
 MOST_COMPILERS = 4
 """Processes that compile: half the work is in four modules."""
 
+INLINED = ("recsys_dask.formats.copying", "recsys_dask.training.prefetch")
+"""What those kernels have inside them, and no kernel of its own."""
+
 
 @functools.cache
 def cache_folder() -> Path:
@@ -72,7 +75,7 @@ def cache_folder() -> Path:
 def _sources(package: Path) -> list[Path]:
     """The files that kernels are in, and those that say how they are kept."""
     found = [Path(__file__), package / "kernel_files.py"]
-    for name in MODULES:
+    for name in (*MODULES, *INLINED):
         place = package.joinpath(*name.split(".")[1:])
         found += place.glob("*.py") if place.is_dir() else [place.with_suffix(".py")]
     return sorted(found)

@@ -141,6 +141,7 @@ def decode_group(
 
 
 def write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartInfo:
+    """A part to scratch, its vocabularies by hash bucket and its codes by the order that this gives them."""
     words, buckets, smallest, cuts, codes = {}, {}, {}, {}, {}
     for kind in ("artists", "tracks"):
         vocabulary = scratch.one_batch(getattr(part, kind))
