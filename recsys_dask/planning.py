@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from recsys_dask import params
 from recsys_dask.cooccurrence.measures import MEASURES
 from recsys_dask.cooccurrence.plan import estimate
+from recsys_dask.formats import memory
 from recsys_dask.runtime.budget import Budget
 from recsys_dask.stages import counts, export, ingest, near_duplicates, similar
 from recsys_dask.store.manifest import InputFile
@@ -81,17 +82,17 @@ def project(
     partition = min(ingest.PARTITION_ROWS, max(1, n.rows // (2 * n_threads)))
     n_partitions = max(1, -(-n.rows // partition))
     n_vocabulary = sum(-(-ids // ingest.VOCABULARY_ROWS) for ids in n.ids.values())
-    margin = {kind: int(ids * ingest.DISTINCT_MARGIN) for kind, ids in n.ids.items()}
-    memory = max(
-        ingest.decode_bytes(groups, budget.part_bytes),
-        ingest.merge_bytes(margin, n_buckets, 2 * partition, n.playlists),
+    margin = {kind: int(ids * memory.DISTINCT_MARGIN) for kind, ids in n.ids.items()}
+    needed = max(
+        memory.decode_bytes(max(map(ingest.size_of, groups), default=0), budget.part_bytes),
+        memory.merge_bytes(margin, n_buckets, 2 * partition, n.playlists, ingest.VOCABULARY_ROWS),
     )
     total = ingest.size_of(inputs)
     plan = [
         Projection(
             "ingest",
             len(groups) + 2 * n_buckets + 3 + n_vocabulary + n_partitions,
-            budget.projected(memory),
+            budget.projected(needed),
             int(total * (SCRATCH_SHARE + STORED_SHARE)),
         ),
         Projection("counts", 2, budget.projected(counts.task_bytes(max(n.ids.values()), top)), 2 * top * 40),

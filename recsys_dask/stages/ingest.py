@@ -22,6 +22,7 @@ from recsys_dask.errors import Fault, bad_input
 from recsys_dask.formats.append import first_pids, rank_onto, update_vocabulary
 from recsys_dask.formats.finish import KINDS, recode, write_vocabulary
 from recsys_dask.formats.inputs import format_of
+from recsys_dask.formats.memory import DISTINCT_MARGIN, append_bytes, decode_bytes, merge_bytes
 from recsys_dask.formats.merge import (
     TWICE,
     Merged,
@@ -31,7 +32,6 @@ from recsys_dask.formats.merge import (
     rank,
 )
 from recsys_dask.formats.parts import Decoded, PartInfo, decode_group, finished, group_key, n_distinct
-from recsys_dask.runtime.budget import DECODE_EXPANSION
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
@@ -41,27 +41,6 @@ TABLES = ("playlists", "rows", *KINDS)
 BUCKET_BYTES = 1_000_000_000
 """Bytes of JSON for which the vocabularies have two hash buckets; four times as many have four. (Of more, the ids
 repeat; and every bucket is looked for in every part.)"""
-
-DISTINCT_MARGIN = 1.2
-"""Above the estimated number of ids."""
-
-MERGE_BYTES_PER_ID, RANK_BYTES_PER_ID, WRITE_BYTES_PER_ID = 450, 120, 400
-"""Memory an id: of a bucket that is merged, its attributes and its places in all parts; of all ids while they are
-ranked; of a partition of a vocabulary while it is put together and written. Measured with 2.3 million tracks in 1,000
-slices: 420, 102, 340."""
-
-APPEND_BYTES_PER_ID = 170
-"""The same where the ids are ranked behind those of a store, which are looked up."""
-
-CODE_BYTES_PER_ID, ARTIST_BYTES_PER_ID, PID_BYTES = 12, 110, 90
-"""Of the codes that a worker holds while it recodes, and receives; of the index in which it finds tracks' artists; of a
-playlist while pids are compared. Measured: 69 of the last."""
-
-RECODE_BYTES_PER_ROW = 90
-"""Measured: 75."""
-
-MERGE_BASE_BYTES = 40_000_000
-"""Row groups, metadata and what else does not grow with the input."""
 
 PARTITION_ROWS = 1 << 19
 """Rows of a partition of the final tables, at most (a playlist is never split)."""
@@ -142,7 +121,7 @@ def _decode(
     faults = [Fault(*fault) for one in results for fault in one.faults]
     parts = [part for one in [*done, *results] for part in one.parts if part.n_playlists]
     budget = cluster.budget
-    projected = budget.projected(decode_bytes(groups, budget.part_bytes))
+    projected = budget.projected(decode_bytes(max(map(size_of, groups), default=0), budget.part_bytes))
     n_strictly = sum(one.n_strictly for one in [*done, *results])
     return sorted(parts, key=lambda part: (part.first_pid, part.name)), faults, projected, n_strictly
 
@@ -166,11 +145,6 @@ def _reader_name(inputs: Sequence[InputFile], options: params.Ingest) -> str:
     return fingerprint(form.name, form.settings(options), recsys_dask.__version__)
 
 
-def decode_bytes(groups: Sequence[Sequence[InputFile]], part_bytes: int) -> int:
-    """What a decoding task needs at most: a part, and the file that made it full."""
-    return DECODE_EXPANSION * min(max(map(size_of, groups), default=0), 2 * part_bytes)
-
-
 def _check_memory(cluster: Cluster, parts: Sequence[PartInfo], known: dict[str, TableEntry] | None) -> int:
     """The projected memory of merging and recoding. Raises `BudgetError` where it does not fit."""
     ids = {kind: int(n_distinct(parts, kind) * DISTINCT_MARGIN) + (known[kind].rows if known else 0) for kind in KINDS}
@@ -178,20 +152,10 @@ def _check_memory(cluster: Cluster, parts: Sequence[PartInfo], known: dict[str, 
     n_rows = [part.n_rows for part in parts]
     rows = min(max(n_rows, default=0) + PARTITION_ROWS, sum(n_rows))
     playlists = sum(part.n_playlists for part in parts) + (known["playlists"].rows if known else 0)
-    needed = merge_bytes(ids, n_buckets, rows, playlists)
+    needed = merge_bytes(ids, n_buckets, rows, playlists, VOCABULARY_ROWS)
     if known:
-        needed = max(needed, ids["tracks"] * APPEND_BYTES_PER_ID + MERGE_BASE_BYTES)
+        needed = max(needed, append_bytes(ids))
     return cluster.budget.check(f"ingest of {sum(ids.values()):,} ids", needed, "")
-
-
-def merge_bytes(ids: dict[str, int], n_buckets: int, rows: int, playlists: int) -> int:
-    """What the largest task behind decoding needs: `ids` a kind, a final partition of `rows` rows."""
-    merging = ids["tracks"] // n_buckets * MERGE_BYTES_PER_ID
-    ranking = ids["tracks"] * RANK_BYTES_PER_ID
-    writing = min(ids["tracks"], VOCABULARY_ROWS) * WRITE_BYTES_PER_ID
-    last = sum(ids.values()) * CODE_BYTES_PER_ID + ids["artists"] * ARTIST_BYTES_PER_ID
-    last += max(writing, rows * RECODE_BYTES_PER_ROW)
-    return max(playlists * PID_BYTES, merging, ranking, last) + MERGE_BASE_BYTES
 
 
 def n_buckets_for(inputs: Sequence[InputFile]) -> int:
