@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 
 import dask
 import pytest
@@ -112,3 +113,14 @@ def test_a_closed_client_is_refused_in_one_line(client) -> None:
         pass
     with pytest.raises(ClusterError, match="the client is closed"), connect(params.Cluster(), closed):
         pass
+
+
+def test_the_dashboard_is_there_when_somebody_looks(client) -> None:
+    """It is made at the first request; the pages, their redirects and the server's other pages answer."""
+    status = client.dashboard_link
+    root = status.removesuffix("/status")
+    for address in (status, status, root + "/", root + "/workers", root + "/health"):
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            text = answer.read().decode()
+        assert answer.status == 200
+        assert ("bokeh" in text) == (not address.endswith("/health")), address

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys_dask import schemas
 from recsys_dask.arrow import int32, int64, numbers, values
 from recsys_dask.formats.gathering import Gathering, text_lengths
-from recsys_dask.formats.parts import SCRATCH, PartInfo, read_bucket, read_part
+from recsys_dask.formats.parts import SCRATCH, PartInfo, listed, read_bucket, read_part
 from recsys_dask.formats.vocabulary import Index, Merger, index_of, keys, order
 from recsys_dask.store import scratch, tables
 from recsys_dask.store.files import Folder
@@ -40,13 +40,12 @@ class Merged(msgspec.Struct, frozen=True):
         return _places(self.path)
 
 
-def merge_bucket(
-    folder: Folder, token: str, kind: str, bucket: int, parts: Sequence[PartInfo], words: int, n_ids: int
-) -> Merged:
+def merge_bucket(folder: Folder, token: str, kind: str, bucket: int, words: int, n_ids: int) -> Merged:
     """The task: one hash bucket of all parts' vocabularies -> its distinct ids, their sums and first attributes.
 
     token: of this run's own, since tasks of a killed one may still write; n_ids: about how many the bucket has.
     """
+    parts = listed(folder, token)
     n_entries = sum(part.buckets[kind][bucket + 1] - part.buckets[kind][bucket] for part in parts)
     merger = Merger(words, min(n_ids, n_entries))
     places = []

@@ -5,6 +5,7 @@ A part's vocabularies lie by hash bucket. A group of files is decoded when its c
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -138,6 +139,22 @@ def decode_group(
     if good:
         folder.write(commit, msgspec.json.encode(decoded))
     return decoded
+
+
+def write_list(folder: Folder, token: str, parts: Sequence[PartInfo]) -> None:
+    """For `listed`: what tasks need of all parts lies in scratch, so that none has to run where a first one did."""
+    lean = [msgspec.structs.replace(part, smallest={}) for part in parts]
+    folder.write(_list_path(token), msgspec.json.encode(lean))
+
+
+@functools.lru_cache(maxsize=1)
+def listed(folder: Folder, token: str) -> list[PartInfo]:
+    """All parts of an ingest, read once a worker. token: of this run's own."""
+    return msgspec.json.decode(folder.read(_list_path(token)), type=list[PartInfo])
+
+
+def _list_path(token: str) -> str:
+    return f"{SCRATCH}/parts-{token}.list"
 
 
 def write_part(part: Part, folder: Folder, name: str, n_buckets: int) -> PartInfo:

@@ -21,7 +21,7 @@ ones are printed, 5.5 without any blanks."""
 SPLIT_EVERY = 8
 """How many results one node of a reduction merges."""
 
-LARGEST_PART_BYTES = 64_000_000
+LARGEST_PART_BYTES = 170_000_000
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 import recsys_dask
 from recsys_dask import params
 from recsys_dask.errors import Fault, bad_input
@@ -31,7 +29,7 @@ from recsys_dask.formats.merge import (
     merge_bucket,
     rank,
 )
-from recsys_dask.formats.parts import Decoded, PartInfo, decode_group, finished, group_key, n_distinct
+from recsys_dask.formats.parts import Decoded, PartInfo, decode_group, finished, group_key, n_distinct, write_list
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
 from recsys_dask.store.files import Folder
@@ -198,8 +196,7 @@ def _merge(
     words = {kind: max((part.words[kind] for part in parts), default=1) for kind in KINDS}
     n_buckets = len(parts[0].buckets["artists"]) - 1 if parts else 1
     n_ids = {kind: int(n_distinct(parts, kind) * DISTINCT_MARGIN) // n_buckets for kind in KINDS}
-    lean = [msgspec.structs.replace(part, smallest={}) for part in parts]
-    shared = delayed(lean, name=f"parts-{token}", pure=True, traverse=False)
+    write_list(folder, token, parts)
     longest_first = [(kind, bucket) for kind in reversed(KINDS) for bucket in range(n_buckets)]
     work = [
         delayed(merge_bucket)(
@@ -207,7 +204,6 @@ def _merge(
             token,
             kind,
             bucket,
-            shared,
             words[kind],
             n_ids[kind],
             dask_key_name=f"merge-{kind}-{bucket}-{token}",
