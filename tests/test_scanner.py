@@ -194,6 +194,19 @@ def test_an_odd_slice_among_others_is_left_to_the_strict_reader(tmp_path: Path) 
     assert len(strict) == 1 and sum(part.rows.num_rows for part in scanned) == strict[0].rows.num_rows
 
 
+def test_what_was_coded_of_an_odd_slice_is_taken_back(guarded: Guarded) -> None:
+    """It has earlier names for ids that are known, many new ids, and is wrong only at its end."""
+    first = a_text(*(a_playlist(pid, [entry(pos, pos, pid * 40 + pos) for pos in range(40)]) for pid in range(60, 90)))
+    names = {"artist_name": "earlier", "track_name": "earlier"}
+    odd = a_text(
+        *(a_playlist(pid, [entry(pos, pos, pid * 99 + pos, **names) for pos in range(40)]) for pid in range(59))
+    )
+    third = a_text(*(a_playlist(pid, [entry(pos, pos, pid + pos) for pos in range(40)]) for pid in range(90, 99)))
+    assert compared(guarded, [first, odd, third], True) == ["equal"] * 3
+    assert compared(guarded, [first, odd[:-1] + b",}", third], True) == ["equal", "both refuse", "equal"]
+    assert compared(guarded, [odd[:-1] + b",}", first], False) == ["both refuse", "equal"]
+
+
 @pytest.mark.parametrize("ending", [".json", ".json.gz"])
 @pytest.mark.parametrize("part_bytes", [1_000, 20_000, 1 << 20])
 def test_files_packed_and_cut(tmp_path: Path, ending: str, part_bytes: int) -> None:

@@ -19,6 +19,7 @@ from recsys_dask.formats.scanner.vocabulary import (
     N,
     enter,
     hash_of,
+    keep,
     third_word,
     touch,
 )
@@ -32,7 +33,7 @@ NO_ALBUM = np.uint64(0)
 """As the first word of an album's id: it would be eight NUL bytes."""
 
 
-@kernel
+@kernel(forceinline=True)
 def _keep_name(entries, names, sizes, code, pid, pos, b, start, end):  # type: ignore[no-untyped-def]
     at = sizes[N_BYTES]
     entries[code, PID] = pid
@@ -43,7 +44,7 @@ def _keep_name(entries, names, sizes, code, pid, pos, b, start, end):  # type: i
     sizes[N_BYTES] = at
 
 
-@kernel
+@kernel(forceinline=True)
 def _keep_track(entries, code, artist, b, album, duration):  # type: ignore[no-untyped-def]
     entries[code, ARTIST] = np.uint64(artist)
     entries[code, ALBUM] = load64(b, album) if album >= 0 else NO_ALBUM
@@ -52,26 +53,26 @@ def _keep_track(entries, code, artist, b, album, duration):  # type: ignore[no-u
     entries[code, DURATION] = np.uint64(duration) if duration >= 0 else NO_DURATION
 
 
-@kernel
+@kernel(forceinline=True)
 def _comes_before(pid, pos, entries, code):  # type: ignore[no-untyped-def]
     return pid < entries[code, PID] or (pid == entries[code, PID] and pos < entries[code, POS])
 
 
-@kernel
+@kernel(forceinline=True)
 def _hash_at(b, at):  # type: ignore[no-untyped-def]
     return hash_of(load64(b, at), load64(b, at + 8), third_word(b, at))
 
 
 @kernel
 def code_entries(b, lists, fields, artists, known_tracks, pos, artist, track):  # type: ignore[no-untyped-def]
-    """What `scan` found, in codes.
+    """Some playlists' entries in codes.
 
-    lists, fields: the rows that it filled; artists, known_tracks: the vocabularies, which grow; pos int64, artist and
-    track int32: an element an entry, to fill.
+    lists, fields: their rows as `playlist_end` fills them; artists, known_tracks: the vocabularies, which grow; pos
+    int64, artist and track int32: an element an entry, to fill.
     """
     # Handed on one by one: passing a tuple on counts references, which takes as long as all the rest.
-    a_entries, a_names, a_slots, a_sizes = artists
-    t_entries, t_names, t_slots, t_sizes = known_tracks
+    a_entries, a_names, a_slots, a_undo, a_sizes = artists
+    t_entries, t_names, t_slots, t_undo, t_sizes = known_tracks
     a_hash, t_hash = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
     playlist, left = -1, 0
     for low in range(0, len(fields), BLOCK):
@@ -83,7 +84,6 @@ def code_entries(b, lists, fields, artists, known_tracks, pos, artist, track):  
         for row in range(low, high):
             touched |= touch(a_entries, a_slots, a_sizes, a_hash[row - low])
             touched |= touch(t_entries, t_slots, t_sizes, t_hash[row - low])
-            touched |= np.uint64(b[fields[row, tracks.TRACK_NAME]] | b[max(fields[row, tracks.ALBUM_ID], 0)])
         pos[low] = touched  # and overwritten below
         for row in range(low, high):
             while left == 0:
@@ -94,11 +94,15 @@ def code_entries(b, lists, fields, artists, known_tracks, pos, artist, track):  
             n = a_sizes[N]
             a = enter(a_entries, a_slots, a_sizes, b, fields[row, tracks.ARTIST_ID], a_hash[row - low])
             if a == n or _comes_before(pid, place, a_entries, a):
+                if a < n:
+                    keep(a_entries, a_undo, a_sizes, a)
                 start, end = fields[row, tracks.ARTIST_NAME], fields[row, tracks.ARTIST_NAME_END]
                 _keep_name(a_entries, a_names, a_sizes, a, pid, place, b, start, end)
             n = t_sizes[N]
             t = enter(t_entries, t_slots, t_sizes, b, fields[row, tracks.TRACK_ID], t_hash[row - low])
             if t == n or _comes_before(pid, place, t_entries, t):
+                if t < n:
+                    keep(t_entries, t_undo, t_sizes, t)
                 start, end = fields[row, tracks.TRACK_NAME], fields[row, tracks.TRACK_NAME_END]
                 _keep_name(t_entries, t_names, t_sizes, t, pid, place, b, start, end)
                 _keep_track(t_entries, t, a, b, fields[row, tracks.ALBUM_ID], fields[row, tracks.DURATION])

@@ -15,14 +15,16 @@ from recsys_dask.formats.base import Part
 from recsys_dask.formats.coding import ID_LENGTH, tally
 from recsys_dask.formats.scanner import playlists, tracks
 from recsys_dask.formats.scanner import vocabulary as ids
-from recsys_dask.formats.scanner.coding import NO_ALBUM, NO_DURATION, code_entries
+from recsys_dask.formats.scanner.coding import NO_ALBUM, NO_DURATION
 from recsys_dask.formats.scanner.names import gather_names, unescape_names
-from recsys_dask.formats.scanner.playlists import scan
-from recsys_dask.formats.scanner.vocabulary import Vocabulary, new_vocabulary, with_room
+from recsys_dask.formats.scanner.slices import scan
+from recsys_dask.formats.scanner.vocabulary import Vocabulary, new_vocabulary, take_back, with_room
 from recsys_dask.formats.texts import PAD, Text
 
 LEAST_PLAYLIST_BYTES, LEAST_ENTRY_BYTES = 32, 128
 """No playlist and no entry has fewer: how many a text may hold at most."""
+
+_Rows = NDArray[np.int64] | slice
 
 
 class _Chunk(NamedTuple):
@@ -59,22 +61,26 @@ class Scanner:
         if most > len(self._fields):  # memory that is not written to is not taken from the system
             self._fields = np.empty((most, tracks.N_FIELDS), np.int32)
             self._lists = np.empty((text.size // LEAST_PLAYLIST_BYTES + 1, playlists.N_COLUMNS), np.int64)
-        n_lists, n_entries = scan(b, text.size, not text.whole, self._lists, self._fields, tracks.new_layout())
+        self._artists = with_room(self._artists, most, text.size)
+        self._tracks = with_room(self._tracks, most, text.size)
+        before = [known.sizes.tolist() for known in (self._artists, self._tracks)]
+        pos, artist, track = np.empty(most, np.int64), np.empty(most, np.int32), np.empty(most, np.int32)
+        known = (self._artists, self._tracks, pos, artist, track)
+        n_lists, n = scan(b, text.size, not text.whole, self._lists, self._fields, tracks.new_layout(), known)
         if n_lists < 0 or _repeats(self._lists[:n_lists, playlists.PID]):
+            self._take_back(before)
             return None
         if n_lists or text.whole:
-            self._take(b, text, self._lists[:n_lists].copy(), self._fields[:n_entries])
+            lists = self._lists[:n_lists].copy()
+            self._chunks.append(_Chunk(lists, unescape_names(b, lists), pos[:n], artist[:n], track[:n]))
+            self._files.append(text.file)
+            self.bytes += text.size
         return int(n_lists)
 
-    def _take(self, b: NDArray[np.uint8], text: Text, lists: NDArray[np.int64], fields: NDArray[np.int32]) -> None:
-        n = len(fields)
-        self._artists = with_room(self._artists, n, text.size)
-        self._tracks = with_room(self._tracks, n, text.size)
-        pos, artist, track = np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.int32)
-        code_entries(b, lists, fields, self._artists, self._tracks, pos, artist, track)
-        self._chunks.append(_Chunk(lists, unescape_names(b, lists), pos, artist, track))
-        self._files.append(text.file)
-        self.bytes += text.size
+    def _take_back(self, before: list[list[int]]) -> None:
+        for known, sizes in zip((self._artists, self._tracks), before, strict=True):
+            n, n_bytes = sizes[ids.N], sizes[ids.N_BYTES]
+            take_back(known.entries, known.slots, known.undo, known.sizes, n, n_bytes)
 
     def parts(self, paths: Sequence[str]) -> Iterator[Part | Fault]:
         """What was taken as one part, or none."""
@@ -146,12 +152,13 @@ def _order(lists: NDArray[np.int64], pos: NDArray[np.int64]) -> tuple[NDArray[np
 
 def _in_order(
     codes: NDArray[np.int32], ends: NDArray[np.int64], known: Vocabulary, moved: bool
-) -> tuple[NDArray[np.int32], NDArray[np.int64], dict[str, pa.Array]]:
+) -> tuple[NDArray[np.int32], _Rows, dict[str, pa.Array]]:
     """Codes in the order of their first entries, the rows of `known` in that order, and the columns of their uses."""
     n = int(known.sizes[ids.N])
     mentions, in_playlists, first = tally(codes, ends, n)
-    by_first = np.argsort(first) if moved else np.arange(n)
+    by_first: _Rows = slice(n)
     if moved:
+        by_first = np.argsort(first)
         place = np.empty(n, np.int32)
         place[by_first] = np.arange(n, dtype=np.int32)
         codes = place[codes]
@@ -163,7 +170,7 @@ def _in_order(
     return codes, by_first, uses
 
 
-def _shared_columns(known: Vocabulary, rows: NDArray[np.int64]) -> dict[str, pa.Array]:
+def _shared_columns(known: Vocabulary, rows: _Rows) -> dict[str, pa.Array]:
     entries = known.entries
     return {
         "id": _ids(entries[rows, ids.KEY : ids.KEY + 3]),
@@ -171,7 +178,7 @@ def _shared_columns(known: Vocabulary, rows: NDArray[np.int64]) -> dict[str, pa.
     }
 
 
-def _track_columns(known: Vocabulary, rows: NDArray[np.int64], artists: Vocabulary) -> dict[str, pa.Array]:
+def _track_columns(known: Vocabulary, rows: _Rows, artists: Vocabulary) -> dict[str, pa.Array]:
     entries = known.entries
     album = entries[rows, ids.ALBUM : ids.ALBUM + 3]
     duration = entries[rows, ids.DURATION]
@@ -202,3 +209,5 @@ def warm() -> None:
     text = np.frombuffer(b'{"playlists":[]}' + bytes(PAD), np.uint8).copy()  # one that may be written to
     scanner.add(Text(0, text, len(text) - PAD, True), 0)
     list(scanner.parts(["-"]))
+    odd = np.zeros(PAD, np.uint8)
+    scanner.add(Text(0, odd, 0, True), 0)

@@ -1,4 +1,4 @@
-"""A slice: its playlists, their attributes and, by `tracks`, their entries. Nothing is kept of a slice that is odd."""
+"""A playlist: its attributes and, by `tracks`, its entries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ MISSING = -1
 _KEYS, _LENGTHS = words("pid", "num_tracks", "num_followers", "modified_at", "collaborative", "name", "tracks")
 _TRACKS = 6
 _REQUIRED = 1 << PID | 1 << NUM_TRACKS | 1 << _TRACKS
-_ROOT, _ROOT_LENGTHS = words("playlists")
 _TRUTHS, _TRUTH_LENGTHS = words("false", "true")
 
 
@@ -52,7 +51,7 @@ def _attribute(b, i, key, lists, row):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _playlist_end(b, i, lists, row, fields, entry, layout):  # type: ignore[no-untyped-def]
+def playlist_end(b, i, lists, row, fields, entry, layout):  # type: ignore[no-untyped-def]
     """The playlist that b[i], a brace, opens: the place behind it, or `ODD`, and the next row of `fields`."""
     for column in range(N_COLUMNS):
         lists[row, column] = MISSING
@@ -87,68 +86,3 @@ def _playlist_end(b, i, lists, row, fields, entry, layout):  # type: ignore[no-u
             return i + 1, entry
         else:
             return ODD, entry
-
-
-@kernel
-def _playlists_end(b, i, lists, row, fields, entry, layout):  # type: ignore[no-untyped-def]
-    """b[i] opens a list of playlists. Returns the place behind it, or `ODD`, and the next rows."""
-    i = blank_end(b, i + 1)
-    if b[i] == 93:  # ]
-        return i + 1, row, entry
-    while True:
-        if b[i] != 123 or row == len(lists):  # {
-            return ODD, row, entry
-        i, entry = _playlist_end(b, i, lists, row, fields, entry, layout)
-        if i < 0:
-            return ODD, row, entry
-        row += 1
-        i = blank_end(b, i)
-        if b[i] == 44:  # ,
-            i = blank_end(b, i + 1)
-        elif b[i] == 93:  # ]
-            return i + 1, row, entry
-        else:
-            return ODD, row, entry
-
-
-@kernel
-def scan(b, size, bare, lists, fields, layout):  # type: ignore[no-untyped-def]
-    """A slice, or the `bare` list of some playlists, in `size` bytes of the padded buffer b.
-
-    lists: (playlists, N_COLUMNS) int64 and fields: (entries, N_FIELDS) int32, to fill. Returns how many of each there
-    are; both `ODD` where the strict reader has to look.
-    """
-    row = entry = 0
-    found = False
-    i = blank_end(b, 0)
-    if bare:
-        if b[i] != 91:  # [
-            return ODD, ODD
-        i, row, entry = _playlists_end(b, i, lists, 0, fields, 0, layout)
-        if i < 0 or blank_end(b, i) != size:
-            return ODD, ODD
-        return row, entry
-    if b[i] != 123:  # {
-        return ODD, ODD
-    i = blank_end(b, i + 1)
-    while True:
-        end = key_end(b, i)
-        start = value_start(b, end)
-        if start < 0:
-            return ODD, ODD
-        if which(b, i + 1, end, _ROOT, _ROOT_LENGTHS) < 0:
-            i = value_end(b, start)
-        elif found or b[start] != 91:
-            return ODD, ODD
-        else:
-            found = True
-            i, row, entry = _playlists_end(b, start, lists, 0, fields, 0, layout)
-        if i < 0:
-            return ODD, ODD
-        i = blank_end(b, i)
-        if b[i] == 44:  # ,
-            i = blank_end(b, i + 1)
-        elif b[i] == 125 and found and blank_end(b, i + 1) == size:  # }
-            return row, entry
-        else:
-            return ODD, ODD

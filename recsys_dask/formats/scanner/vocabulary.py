@@ -18,8 +18,8 @@ KEY, PID, POS, NAME, NAME_END, DURATION, ALBUM, ARTIST, N_COLUMNS = 0, 3, 4, 5, 
 """The columns of `entries`, uint64 an id: its bytes; of its first entry by pid and pos, which gives the rest, these
 two; the places of the name in `names`; and of a track its duration, the album's bytes and its artist's code."""
 
-N, N_SLOTS, N_BYTES = range(3)
-"""In `sizes`: ids, slots in use of `slots`, bytes in use of `names`."""
+N, N_SLOTS, N_BYTES, N_UNDO = range(4)
+"""In `sizes`: ids, slots in use of `slots`, bytes in use of `names`, rows in use of `undo`."""
 
 _U = np.uint64
 _LOW_32, _LOW_48 = _U(0xFFFFFFFF), _U(0xFFFFFFFFFFFF)
@@ -29,11 +29,13 @@ _FIRST_SLOTS = 1 << 13
 
 class Vocabulary(NamedTuple):
     """entries: (room, N_COLUMNS) uint64; names: UTF-8, end to end; slots: the upper half of a hash, and a code + 1 in
-    the lower one, 0 where free; sizes: int64, what of these is in use. There is room for what a scan may bring."""
+    the lower one, 0 where free; undo: rows of `entries` as they were before this scan, with their codes behind; sizes:
+    int64, what of these is in use. There is room for what a scan may bring."""
 
     entries: NDArray[np.uint64]
     names: NDArray[np.uint8]
     slots: NDArray[np.uint64]
+    undo: NDArray[np.uint64]
     sizes: NDArray[np.int64]
 
 
@@ -43,14 +45,16 @@ def new_vocabulary() -> Vocabulary:
         np.empty((0, N_COLUMNS), np.uint64),
         np.empty(PAD, np.uint8),
         np.zeros(_FIRST_SLOTS, np.uint64),
-        np.array([0, _FIRST_SLOTS, 0], np.int64),
+        np.empty((0, N_COLUMNS + 1), np.uint64),
+        np.array([0, _FIRST_SLOTS, 0, 0], np.int64),
     )
 
 
 def with_room(known: Vocabulary, ids: int, text: int) -> Vocabulary:
     """The same with room for so many more ids, and bytes of their names. Memory that is not written to is not taken."""
-    n, n_slots, n_bytes = known.sizes.tolist()
-    entries, names, slots = known.entries, known.names, known.slots
+    n, n_slots, n_bytes, _ = known.sizes.tolist()
+    entries, names, slots, undo, sizes = known
+    sizes[N_UNDO] = 0
     if n + ids > len(entries):
         entries = np.empty((2 * (n + ids), N_COLUMNS), np.uint64)
         entries[:n] = known.entries[:n]
@@ -61,16 +65,18 @@ def with_room(known: Vocabulary, ids: int, text: int) -> Vocabulary:
     if most > len(slots):
         slots = np.empty(most, np.uint64)
         slots[:n_slots] = known.slots[:n_slots]
-    return Vocabulary(entries, names, slots, known.sizes)
+    if ids > len(undo):
+        undo = np.empty((ids, N_COLUMNS + 1), np.uint64)
+    return Vocabulary(entries, names, slots, undo, sizes)
 
 
-@kernel
+@kernel(forceinline=True)
 def third_word(b, at):  # type: ignore[no-untyped-def]
     """The last six bytes of the id at b[at], as a uint64."""
     return load64(b, at + 16) & _LOW_48
 
 
-@kernel
+@kernel(forceinline=True)
 def hash_of(first, second, third):  # type: ignore[no-untyped-def]
     """A 64-bit hash of an id's three words: multiply, fold, multiply."""
     h = (first * _A) ^ (second * _B) ^ (third * _C)
@@ -79,10 +85,9 @@ def hash_of(first, second, third):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _double(entries, slots, sizes):  # type: ignore[no-untyped-def]
-    """Twice as many slots, every id entered anew."""
-    n_slots = sizes[N_SLOTS] * 2
-    sizes[N_SLOTS] = n_slots
+def _enter_all(entries, slots, sizes):  # type: ignore[no-untyped-def]
+    """Every id anew, into empty slots."""
+    n_slots = sizes[N_SLOTS]
     slots[:n_slots] = _U(0)
     mask = _U(n_slots - 1)
     for code in range(sizes[N]):
@@ -93,7 +98,7 @@ def _double(entries, slots, sizes):  # type: ignore[no-untyped-def]
         slots[at] = (h & ~_LOW_32) | _U(code + 1)
 
 
-@kernel
+@kernel(forceinline=True)
 def touch(entries, slots, sizes, h):  # type: ignore[no-untyped-def]
     """Fetch what `enter` will look at; a number, so that this is not left out."""
     slot = slots[h & _U(sizes[N_SLOTS] - 1)]
@@ -102,7 +107,7 @@ def touch(entries, slots, sizes, h):  # type: ignore[no-untyped-def]
     return entries[np.int64(slot & _LOW_32) - 1, PID]
 
 
-@kernel
+@kernel(forceinline=True)
 def enter(entries, slots, sizes, b, at, h):  # type: ignore[no-untyped-def]
     """The code of the id at b[at], whose hash is h; an unknown one gets the next."""
     first, second, third = load64(b, at), load64(b, at + 8), third_word(b, at)
@@ -123,5 +128,26 @@ def enter(entries, slots, sizes, b, at, h):  # type: ignore[no-untyped-def]
     slots[place] = tag | _U(code + 1)
     sizes[N] = code + 1
     if 2 * sizes[N] > sizes[N_SLOTS]:
-        _double(entries, slots, sizes)
+        sizes[N_SLOTS] *= 2
+        _enter_all(entries, slots, sizes)
     return code
+
+
+@kernel
+def keep(entries, undo, sizes, code):  # type: ignore[no-untyped-def]
+    """Remember the row of an id before it is written over."""
+    row = sizes[N_UNDO]
+    undo[row, :N_COLUMNS] = entries[code]
+    undo[row, N_COLUMNS] = _U(code)
+    sizes[N_UNDO] = row + 1
+
+
+@kernel
+def take_back(entries, slots, undo, sizes, n, n_bytes):  # type: ignore[no-untyped-def]
+    """Undo a scan before which there were n ids, and n_bytes of names."""
+    for row in range(sizes[N_UNDO] - 1, -1, -1):
+        entries[np.int64(undo[row, N_COLUMNS])] = undo[row, :N_COLUMNS]
+    sizes[N] = n
+    sizes[N_BYTES] = n_bytes
+    sizes[N_UNDO] = 0
+    _enter_all(entries, slots, sizes)
