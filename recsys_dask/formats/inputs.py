@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, cast
@@ -38,6 +40,11 @@ def find(source: Input, first: int | None = None) -> list[InputFile]:
     files = sorted(found.values())[:first]
     format_of(files)
     return files
+
+
+def by_number(file: InputFile) -> list[tuple[int, str]]:
+    """A key that sorts files as people count, slice.999 before slice.1000: neighbours then hold neighbouring pids."""
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"([0-9]+)", file.path)]
 
 
 def exists(path: str) -> bool:
@@ -123,6 +130,14 @@ def _modified(info: dict[str, Any]) -> str:
         if info.get(key):
             return str(info[key])
     return ""
+
+
+def read_ahead(path: str) -> None:
+    """Have the system fetch a local file while another one is read. That it cannot be opened will be said later."""
+    fs, place = filesystem(path)
+    if "file" in fs.protocol and hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError), open(place, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 @contextmanager

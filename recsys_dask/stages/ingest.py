@@ -19,7 +19,7 @@ from recsys_dask import params
 from recsys_dask.errors import Fault, bad_input
 from recsys_dask.formats.append import first_pids, rank_onto, update_vocabulary
 from recsys_dask.formats.finish import KINDS, recode, write_vocabulary
-from recsys_dask.formats.inputs import format_of
+from recsys_dask.formats.inputs import by_number, format_of
 from recsys_dask.formats.memory import DISTINCT_MARGIN, append_bytes, decode_bytes, merge_bytes
 from recsys_dask.formats.merge import (
     TWICE,
@@ -99,7 +99,7 @@ def _decode(
     reader = form.reader(form.settings(options), cluster.budget.spare_bytes)
     name = _reader_name(inputs, options)
     done = decoded_before(folder, inputs, options)
-    left = sorted(set(inputs) - {file for found in done for file in found.files})
+    left = sorted(set(inputs) - {file for found in done for file in found.files}, key=by_number)
     groups = groups_of(left, cluster.budget.part_bytes, cluster.n_threads)
     work = [
         delayed(decode_group)(
