@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import io
 import os
@@ -132,12 +131,10 @@ def _modified(info: dict[str, Any]) -> str:
     return ""
 
 
-def read_ahead(path: str) -> None:
-    """Have the system fetch a local file while another one is read. That it cannot be opened will be said later."""
+def local_path(path: str) -> str | None:
+    """Where an input file lies on this machine; None if it does not."""
     fs, place = filesystem(path)
-    if "file" in fs.protocol and hasattr(os, "posix_fadvise"):
-        with contextlib.suppress(OSError), open(place, "rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+    return str(place) if "file" in fs.protocol else None
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Literal, Protocol
 
 from recsys_dask.errors import Fault
 from recsys_dask.formats.base import Part
-from recsys_dask.formats.inputs import read_ahead
 from recsys_dask.formats.strict import Strict
 from recsys_dask.formats.texts import Text, Wrong, buffer_for, texts
 
@@ -41,8 +40,6 @@ def read(
     try:
         for file, path in enumerate(paths):
             first = 0
-            for following in paths[file + 1 : file + 2]:
-                read_ahead(following)
             try:
                 for text in texts(path, file, part_bytes, buffer):
                     if not text.whole and not first:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_dask.errors import Fault
-from recsys_dask.formats.inputs import open_plain
+from recsys_dask.formats.direct import aligned, read_past_the_cache
+from recsys_dask.formats.inputs import local_path, open_plain
 from recsys_dask.formats.splitting import Around, Twice, segments
 
 PAD = 64
@@ -57,12 +58,19 @@ def buffer_for(part_bytes: int) -> NDArray[np.uint8]:
 
     numpy asks for huge pages: to get a slice's worth of small ones takes as long as to scan it.
     """
-    return np.empty(part_bytes + 1 + PAD, np.uint8)
+    return aligned(part_bytes + 1 + PAD)
 
 
 def texts(path: str, file: int, part_bytes: int, buffer: NDArray[np.uint8]) -> Iterator[Text]:
     """The texts of one file. Raises `Wrong` where it cannot be read or has two lists of playlists."""
     try:
+        local = local_path(path)
+        if local and not path.endswith(".gz"):
+            direct = read_past_the_cache(local, buffer, part_bytes)
+            if direct is not None:
+                buffer[direct : direct + PAD] = 0
+                yield Text(file, buffer, direct, whole=True)
+                return
         with open_plain(path) as stream:
             size = _fill(buffer, stream, part_bytes + 1, _PACKED_STEP if path.endswith(".gz") else part_bytes + 1)
             if size <= part_bytes:
