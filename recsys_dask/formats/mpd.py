@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from recsys_dask.errors import Fault
 from recsys_dask.formats.base import Part
 from recsys_dask.formats.strict import Strict
-from recsys_dask.formats.texts import Text, Wrong, buffer_for, texts
+from recsys_dask.formats.texts import Text, Texts, Wrong
 
 
 class Collector(Protocol):
@@ -34,29 +34,36 @@ def read(
         from recsys_dask.formats.scanner.columns import Scanner
 
         collectors.insert(0, Scanner())
-    buffer = buffer_for(part_bytes)
     collecting = gc.isenabled()
     gc.disable()  # of the strict reader a slice is half a million objects, and not a cycle among them
     try:
-        for file, path in enumerate(paths):
-            first = 0
-            try:
-                for text in texts(path, file, part_bytes, buffer):
-                    if not text.whole and not first:
-                        yield from _all_parts(collectors, paths)
-                    for one in collectors:
-                        n = one.add(text, first)
-                        if n is not None:
-                            first += n
-                            break
-                    if not text.whole or one.bytes >= part_bytes:
-                        yield from one.parts(paths)
-            except Wrong as wrong:
-                yield wrong.fault(paths)
+        with Texts(paths, part_bytes) as texts:
+            for file in range(len(paths)):
+                try:
+                    yield from _parts_of(texts.of(file), collectors, paths, part_bytes)
+                except Wrong as wrong:
+                    yield wrong.fault(paths)
         yield from _all_parts(collectors, paths)
     finally:
         if collecting:
             gc.enable()
+
+
+def _parts_of(
+    texts: Iterator[Text], collectors: Sequence[Collector], paths: Sequence[str], part_bytes: int
+) -> Iterator[Part | Fault]:
+    """What a file completes: the parts of a large one, or the one that it fills. Raises `Wrong`."""
+    first = 0
+    for text in texts:
+        if not text.whole and not first:
+            yield from _all_parts(collectors, paths)
+        for one in collectors:
+            n = one.add(text, first)
+            if n is not None:
+                first += n
+                break
+        if not text.whole or one.bytes >= part_bytes:
+            yield from one.parts(paths)
 
 
 def _all_parts(collectors: Sequence[Collector], paths: Sequence[str]) -> Iterator[Part | Fault]:

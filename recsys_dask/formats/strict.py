@@ -19,8 +19,7 @@ from recsys_dask.errors import Fault
 from recsys_dask.formats.base import Part
 from recsys_dask.formats.coding import ID_LENGTH, ids_of, intern, tally
 from recsys_dask.formats.splitting import Twice, segments, too_deep
-from recsys_dask.formats.texts import TWO_LISTS, Text, Wrong, buffer_for
-from recsys_dask.formats.texts import texts as texts_of
+from recsys_dask.formats.texts import TWO_LISTS, Text, Texts, Wrong
 
 SEGMENT_BYTES = 1 << 26
 """Of a larger file, how much `read_entries` decodes at once."""
@@ -303,8 +302,9 @@ def read_entries(path: str) -> pa.Table:
     """One file's entries as they stand, a row each, by pid and pos. Raises `Wrong`."""
     strict = Strict()
     first = 0
-    for text in texts_of(path, 0, SEGMENT_BYTES, buffer_for(SEGMENT_BYTES)):
-        first += strict.add(text, first)
+    with Texts([path], SEGMENT_BYTES) as found:
+        for text in found.of(0):
+            first += strict.add(text, first)
     playlists, _, pid = _by_pid(strict.pieces)
     entries, n_entries, pos = _by_pos(playlists)
     holder = np.repeat(np.arange(len(playlists)), n_entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -53,42 +54,66 @@ class Wrong(Exception):
         return Fault(paths[self.file], self.where, self.message)
 
 
-def buffer_for(part_bytes: int) -> NDArray[np.uint8]:
-    """What `texts` reads into. Memory that no file needs is not taken from the system.
+class Texts:
+    """The texts of some files. What the page cache lacks is fetched while the file before is worked on.
 
-    numpy asks for huge pages: to get a slice's worth of small ones takes as long as to scan it.
+    To be closed; or used in a `with`.
     """
-    return aligned(part_bytes + 1 + PAD)
 
+    def __init__(self, paths: Sequence[str], part_bytes: int):
+        self._paths, self._part_bytes = paths, part_bytes
+        # Two, in turn. Memory that no file needs is not taken from the system. numpy asks for huge pages: to get a
+        # slice's worth of small ones takes as long as to scan it.
+        self._buffers = [aligned(part_bytes + 1 + PAD) for _ in range(min(len(paths), 2))]
+        self._thread = ThreadPoolExecutor(1)
+        self._fetched: dict[int, Future[int | None]] = {}
 
-def texts(path: str, file: int, part_bytes: int, buffer: NDArray[np.uint8]) -> Iterator[Text]:
-    """The texts of one file. Raises `Wrong` where it cannot be read or has two lists of playlists."""
-    try:
-        local = local_path(path)
-        if local and not path.endswith(".gz"):
-            direct = read_past_the_cache(local, buffer, part_bytes)
-            if direct is not None:
-                buffer[direct : direct + PAD] = 0
-                yield Text(file, buffer, direct, whole=True)
-                return
-        with open_plain(path) as stream:
-            size = _fill(buffer, stream, part_bytes + 1, _PACKED_STEP if path.endswith(".gz") else part_bytes + 1)
-            if size <= part_bytes:
+    def __enter__(self) -> Texts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def of(self, file: int) -> Iterator[Text]:
+        """The texts of a file: of each, in turn, from the first on. Raises `Wrong` where it cannot be read or has two
+        lists of playlists."""
+        path, buffer, part_bytes = self._paths[file], self._buffer(file), self._part_bytes
+        try:
+            size = self._fetched.pop(file).result() if file in self._fetched else self._fetch(file)
+            if file + 1 < len(self._paths):
+                self._fetched[file + 1] = self._thread.submit(self._fetch, file + 1)
+            if size is not None:
+                buffer[size : size + PAD] = 0
                 yield Text(file, buffer, size, whole=True)
                 return
-            for found in segments(stream, buffer[:size].tobytes(), part_bytes):
-                if isinstance(found, Around):
-                    moved = (found.moved_at, found.moved)
-                    yield Text(file, _padded(found.text), len(found.text), False, around=True, moved=moved)
-                else:
-                    size = len(found.text) + 2
-                    yield Text(file, _padded(b"[", found.text, b"]"), size, False, moved=(0, found.start - 1))
-    except Twice:
-        raise Wrong(file, "", TWO_LISTS) from None
-    except EOFError:
-        raise Wrong(file, "", "the compressed file ends early") from None
-    except (OSError, zlib.error) as error:
-        raise Wrong(file, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            with open_plain(path) as stream:
+                size = _fill(buffer, stream, part_bytes + 1, _PACKED_STEP if path.endswith(".gz") else part_bytes + 1)
+                if size <= part_bytes:
+                    yield Text(file, buffer, size, whole=True)
+                    return
+                for found in segments(stream, buffer[:size].tobytes(), part_bytes):
+                    if isinstance(found, Around):
+                        moved = (found.moved_at, found.moved)
+                        yield Text(file, _padded(found.text), len(found.text), False, around=True, moved=moved)
+                    else:
+                        size = len(found.text) + 2
+                        yield Text(file, _padded(b"[", found.text, b"]"), size, False, moved=(0, found.start - 1))
+        except Twice:
+            raise Wrong(file, "", TWO_LISTS) from None
+        except EOFError:
+            raise Wrong(file, "", "the compressed file ends early") from None
+        except (OSError, zlib.error) as error:
+            raise Wrong(file, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+    def _buffer(self, file: int) -> NDArray[np.uint8]:
+        return self._buffers[file % 2]
+
+    def _fetch(self, file: int) -> int | None:
+        """Read a file past the page cache, where that can be done: its size."""
+        path = local_path(self._paths[file])
+        if path is None or path.endswith(".gz"):
+            return None
+        return read_past_the_cache(path, self._buffer(file), self._part_bytes)
 
 
 def _fill(buffer: NDArray[np.uint8], stream: IO[bytes], most: int, step: int) -> int:

@@ -168,11 +168,11 @@ def size_of(files: Sequence[InputFile]) -> int:
 
 
 def groups_of(files: Sequence[InputFile], part_bytes: int, n_threads: int) -> list[list[InputFile]]:
-    """Files in groups of about a part each; smaller where there would be too few to share out evenly. Those of a
-    format that reads them as a whole make one group."""
+    """Files in groups of about two parts each, since only a group's first file is waited for; smaller where there would
+    be too few to share out evenly. Those of a format that reads them as a whole make one group."""
     if files and format_of(files).whole:
         return [list(files)]
-    aim = min(part_bytes, -(-size_of(files) // (4 * n_threads)))
+    aim = min(2 * part_bytes, -(-size_of(files) // (8 * n_threads)))
     groups: list[list[InputFile]] = []
     size = aim
     for file in files:
