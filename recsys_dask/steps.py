@@ -46,6 +46,7 @@ def ingest_step(inputs: Sequence[InputFile], options: params.Ingest, store: Stor
     files counts as finished. Raises `InputError` for an append to a store whose slices have changed or gone.
     """
     settings = {"on_bad_file": options.on_bad_file, **format_of(inputs).settings(options)}
+    settings.pop("reader", None)  # both give the same tables
     made = store.manifest.stages.get("ingest")
     appends = options.append and made is not None
     if appends and format_of(inputs).whole:

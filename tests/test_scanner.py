@@ -223,7 +223,7 @@ def test_files_packed_and_cut(tmp_path: Path, ending: str, part_bytes: int) -> N
 
 
 def test_a_store_by_either_reader(client, tmp_path: Path) -> None:
-    """The tables of a store do not tell by which reader it was made; `info` does."""
+    """The tables of a store do not tell by which reader it was made; the manifest does."""
     api.sample(tmp_path / "slices", playlists=2_500, seed=3, client=client)
     for reader in ("scanner", "strict"):
         api.ingest(tmp_path / "slices", tmp_path / reader, reader=reader, client=client)
@@ -232,3 +232,6 @@ def test_a_store_by_either_reader(client, tmp_path: Path) -> None:
         assert one.table(name).equals(other.table(name)), name
     assert one.manifest.stages["ingest"].report.facts["strictly_read"] == 0
     assert other.manifest.stages["ingest"].report.facts["strictly_read"] == 3
+    before = other.manifest.stages["ingest"]
+    api.ingest(tmp_path / "slices", tmp_path / "strict", client=client)
+    assert Store.open(str(tmp_path / "strict")).manifest.stages["ingest"] == before  # nothing to be done again
