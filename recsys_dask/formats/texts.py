@@ -55,13 +55,11 @@ class Wrong(Exception):
 
 
 class Texts:
-    """The texts of some files. What the page cache lacks is fetched while the file before is worked on.
-
-    To be closed; or used in a `with`.
-    """
+    """The texts of some files, in a `with`. What the page cache lacks is fetched while the file before is worked on."""
 
     def __init__(self, paths: Sequence[str], part_bytes: int):
         self._paths, self._part_bytes = paths, part_bytes
+        self._plain = [None if path.endswith(".gz") else local_path(path) for path in paths]
         # Two, in turn. Memory that no file needs is not taken from the system. numpy asks for huge pages: to get a
         # slice's worth of small ones takes as long as to scan it.
         self._buffers = [aligned(part_bytes + 1 + PAD) for _ in range(min(len(paths), 2))]
@@ -80,7 +78,7 @@ class Texts:
         path, buffer, part_bytes = self._paths[file], self._buffer(file), self._part_bytes
         try:
             size = self._fetched.pop(file).result() if file in self._fetched else self._fetch(file)
-            if file + 1 < len(self._paths):
+            if file + 1 < len(self._paths) and self._plain[file + 1]:
                 self._fetched[file + 1] = self._thread.submit(self._fetch, file + 1)
             if size is not None:
                 buffer[size : size + PAD] = 0
@@ -110,10 +108,8 @@ class Texts:
 
     def _fetch(self, file: int) -> int | None:
         """Read a file past the page cache, where that can be done: its size."""
-        path = local_path(self._paths[file])
-        if path is None or path.endswith(".gz"):
-            return None
-        return read_past_the_cache(path, self._buffer(file), self._part_bytes)
+        path = self._plain[file]
+        return read_past_the_cache(path, self._buffer(file), self._part_bytes) if path else None
 
 
 def _fill(buffer: NDArray[np.uint8], stream: IO[bytes], most: int, step: int) -> int:
