@@ -30,7 +30,7 @@ WITH_MODELS = """
 import sys
 from recsys_dask import api
 api.sample(sys.argv[1], playlists=40)
-api.run(sys.argv[1], sys.argv[2])
+api.run(sys.argv[1], sys.argv[2], index="exact")  # pynndescent itself imports the others
 needless = {"distributed", "pynndescent", "sklearn", "scipy.stats", "scipy.ndimage", "matplotlib", "torch._dynamo"}
 print(sorted({*needless, "bokeh"} & set(sys.modules)))
 """
