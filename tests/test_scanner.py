@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import fsspec
 import numpy as np
 import pytest
 from mutations import a_slice, an_id, mutated
@@ -154,7 +155,7 @@ def a_playlist(pid: int, entries: Sequence[dict[str, object]]) -> dict[str, obje
     return {"name": f"list {pid}", "pid": pid, "num_tracks": len(entries), "tracks": entries}
 
 
-def both_ways(paths: Sequence[Path], part_bytes: int) -> tuple[list[Part], list[Part]]:
+def both_ways(paths: Sequence[Path | str], part_bytes: int) -> tuple[list[Part], list[Part]]:
     """The parts of files by both readers; neither finds a fault."""
     found = []
     for reader in ("scanner", "strict"):
@@ -207,16 +208,19 @@ def test_what_was_coded_of_an_odd_slice_is_taken_back(guarded: Guarded) -> None:
     assert compared(guarded, [odd[:-1] + b",}", first], False) == ["both refuse", "equal"]
 
 
+@pytest.mark.parametrize("place", ["", "memory:/"], ids=["a path", "fsspec"])
 @pytest.mark.parametrize("ending", [".json", ".json.gz"])
 @pytest.mark.parametrize("part_bytes", [1_000, 20_000, 1 << 20])
-def test_files_packed_and_cut(tmp_path: Path, ending: str, part_bytes: int) -> None:
+def test_files_packed_and_cut(tmp_path: Path, place: str, ending: str, part_bytes: int) -> None:
     """A file larger than a part is cut between playlists, one of which is odd: only its piece goes to the other."""
     lists = [a_playlist(pid, [entry(pos, pos, pid * 10 + pos) for pos in range(pid % 9)]) for pid in range(200)]
     lists[50]["tracks"] = [entry(7, 1, 1, duration_ms=2**40)]  # valid, and more than the scanner takes
     content = a_text(*lists, indent=4)
-    path = tmp_path / f"slice{ending}"
-    path.write_bytes(gzip.compress(content) if ending.endswith("gz") else content)
+    path = f"{place}{tmp_path}/slice{ending}"
+    with fsspec.open(path, "wb") as file:
+        file.write(gzip.compress(content) if ending.endswith("gz") else content)
     scanned, strict = both_ways([path], part_bytes)
+    assert [part.strictly for part in scanned].count(True) == 1
     assert len(scanned) == len(strict) and (len(scanned) > 1) == (part_bytes < len(content))
     for one, other in zip(scanned, strict, strict=True):
         assert_equal(one, other, part_bytes)
