@@ -226,6 +226,20 @@ def test_files_packed_and_cut(tmp_path: Path, place: str, ending: str, part_byte
         assert_equal(one, other, part_bytes)
 
 
+def test_the_user_is_told_of_files_that_were_handed_over(tmp_path: Path) -> None:
+    (tmp_path / "slices").mkdir()
+    for number, duration in enumerate([1, 2**31, 2]):
+        text = a_text(a_playlist(number, [entry(0, 1, 1, duration_ms=duration)]))
+        (tmp_path / "slices" / f"{number}.json").write_bytes(text)
+    api.ingest(tmp_path / "slices", tmp_path / "store")
+    report = Store.open(str(tmp_path / "store")).manifest.stages["ingest"].report
+    assert report.notes == ["1 of 3 files have what only the strict reader knows, which is slower"]
+    assert report.facts["strictly_read"] == 1
+    api.ingest(tmp_path / "slices", tmp_path / "strict", reader="strict")
+    report = Store.open(str(tmp_path / "strict")).manifest.stages["ingest"].report
+    assert report.notes == [] and report.facts["strictly_read"] == 3
+
+
 def test_a_store_by_either_reader(client, tmp_path: Path) -> None:
     """The tables of a store do not tell by which reader it was made; the manifest does."""
     api.sample(tmp_path / "slices", playlists=2_500, seed=3, client=client)

@@ -54,7 +54,7 @@ class Scanner:
 
     def add(self, text: Text, first: int) -> int | None:
         """How many playlists were taken from a text; None, and nothing of it, if it is odd."""
-        if text.around:
+        if text.around or text.size > tracks.LARGEST:  # places are int32
             return None
         b = text.padded
         most = text.size // LEAST_ENTRY_BYTES + 1
