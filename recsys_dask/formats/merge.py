@@ -17,7 +17,7 @@ from recsys_dask import schemas
 from recsys_dask.arrow import int32, int64, numbers, values
 from recsys_dask.formats.gathering import Gathering, text_lengths
 from recsys_dask.formats.parts import SCRATCH, PartInfo, listed, read_bucket, read_part
-from recsys_dask.formats.vocabulary import Index, Merger, index_of, keys, order
+from recsys_dask.formats.vocabulary import Index, Merger, grown, index_of, keys, order
 from recsys_dask.store import scratch, tables
 from recsys_dask.store.files import Folder
 from recsys_dask.store.manifest import FileEntry
@@ -58,7 +58,8 @@ def merge_bucket(folder: Folder, token: str, kind: str, bucket: int, words: int,
         sums = (values(found[name]) for name in ("n_mentions", "n_playlists", "first_pid"))
         places[-1], first_here = merger.add(keys(found["id"], words), number, *sums)
         for name, here in text_lengths(found).items():
-            lengths[name] = _grown(lengths.get(name, here[:0]), merger.n)
+            known = lengths.get(name, here[:0])
+            lengths[name] = grown(known, len(known), merger.n)
             lengths[name][places[-1][first_here]] = here[first_here]
     path, n, cuts = f"{SCRATCH}/merged-{token}-{kind}-{bucket:04d}.arrow", merger.n, []
     if n:
@@ -80,15 +81,6 @@ def merge_bucket(folder: Folder, token: str, kind: str, bucket: int, words: int,
 
 def _places(path: str) -> str:
     return path.replace("/merged-", "/places-")
-
-
-def _grown(array: NDArray[np.int32], n: int) -> NDArray[np.int32]:
-    """`array` with room for n rows, and some more, so that growing is rare."""
-    if n <= len(array):
-        return array
-    grown = np.empty(max(n, int(len(array) * 1.5)), np.int32)
-    grown[: len(array)] = array
-    return grown
 
 
 def _attributes(

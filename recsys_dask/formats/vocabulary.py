@@ -5,7 +5,7 @@ An id is held as `words` uint64, its bytes padded with zeros, so that a look-up 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,14 +61,32 @@ def hashes(keys):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _place(slots, known, n, hashed):  # type: ignore[no-untyped-def]
-    """Enter the first n known keys, all distinct, into an empty table."""
+def _place(slots, hashed):  # type: ignore[no-untyped-def]
+    """Enter distinct keys, by their hashes and in their order, into an empty table."""
     mask = np.uint64(len(slots) - 1)
-    for row in range(n):
+    for row in range(len(hashed)):
         at = hashed[row] & mask
         while slots[at] != 0:
             at = (at + np.uint64(1)) & mask
         slots[at] = row + 1
+
+
+def grown(array: NDArray[Any], used: int, n: int) -> NDArray[Any]:
+    """An array with room for n rows, and some more, so that growing is rare; its first `used` are kept."""
+    if n <= len(array):
+        return array
+    larger = np.empty((max(n, int(len(array) * 1.5)), *array.shape[1:]), array.dtype)
+    larger[:used] = array[:used]
+    return larger
+
+
+def _slots_for(slots: NDArray[np.int32], known: NDArray[np.uint64], n: int) -> NDArray[np.int32]:
+    """A table that n keys fill to a half at most, with those in it that are known."""
+    if 2 * n <= len(slots):
+        return slots
+    larger = np.zeros(1 << (2 * n).bit_length(), np.int32)
+    _place(larger, hashes(known))
+    return larger
 
 
 @kernel
@@ -116,7 +134,9 @@ class Index:
 
     def add(self, keys: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Each key's place, int32; unknown ones get the next places."""
-        self._reserve(self.n + len(keys))
+        need = self.n + len(keys)
+        self._known = grown(self._known, self.n, need)
+        self._slots = _slots_for(self._slots, self.keys, need)
         out = np.empty(len(keys), np.int32)
         self.n = _find(self._slots, self._known, self.n, keys, hashes(keys), out, True)
         return out
@@ -126,15 +146,6 @@ class Index:
         out = np.empty(len(keys), np.int32)
         _find(self._slots, self._known, self.n, keys, hashes(keys), out, False)
         return out
-
-    def _reserve(self, n: int) -> None:
-        if n > len(self._known):
-            grown = np.empty((max(n, int(len(self._known) * 1.5)), self.words), np.uint64)
-            grown[: self.n] = self.keys
-            self._known = grown
-        if 2 * n > len(self._slots):
-            self._slots = np.zeros(1 << (2 * n).bit_length(), np.int32)
-            _place(self._slots, self._known, self.n, hashes(self.keys))
 
 
 class Merger:
@@ -162,13 +173,9 @@ class Merger:
         """A part's distinct keys, (m, words), with their numbers, (m,). Returns each key's place, int32, and the rows
         that are the first of their keys as far as is known by now."""
         need = self.n + len(keys)
-        if need > len(self._rows):
-            grown = np.empty((max(need, int(len(self._rows) * 1.5)), self.words + 4), np.uint64)
-            grown[: self.n] = self._rows[: self.n]
-            self._rows = grown
-        if 2 * need > len(self._slots):
-            self._slots = np.zeros(1 << (2 * need).bit_length(), np.int32)
-            _place(self._slots, self._rows, self.n, hashes(self.keys))
+        self._rows = grown(self._rows, self.n, need)
+        if 2 * need > len(self._slots):  # else the keys would be copied in vain
+            self._slots = _slots_for(self._slots, self.keys, need)
         out, first = np.empty(len(keys), np.int32), np.empty(len(keys), np.bool_)
         numbers = read_only(mentions), read_only(playlists), read_only(pid)
         self.n = _merge(self._slots, self._rows, self.n, keys, hashes(keys), part, *numbers, out, first)

@@ -22,6 +22,7 @@ SPLIT_EVERY = 8
 """How many results one node of a reduction merges."""
 
 LARGEST_PART_BYTES = 170_000_000
+"""Five slices: the fewer parts, the fewer ids that several of them have. (Projections follow from it.)"""
 
 
 @dataclass(frozen=True)

@@ -49,20 +49,6 @@ def write_part(folder: Folder, name: str, token: str, number: int, table: pa.Tab
     return write_file(folder, f"tables/{name}/{token}-{number:05d}.parquet", table, **options)
 
 
-def write_groups(folder: Folder, path: str, groups: Sequence[pa.Table], **options: Any) -> None:
-    """Tables of one schema as the row groups of one Parquet file, for reading back a group at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with (
-        folder.writing(path) as file,
-        pa.PythonFile(file, "w") as sink,
-        pq.ParquetWriter(sink, groups[0].schema, **options) as writer,
-    ):
-        for group in groups:
-            writer.write_table(group, row_group_size=max(group.num_rows, 1))
-
-
 @contextlib.contextmanager
 def open_parquet(folder: Folder, path: str) -> Iterator[Any]:
     """A `pyarrow.parquet.ParquetFile`, memory-mapped where the folder is local.

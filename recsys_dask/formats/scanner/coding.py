@@ -91,6 +91,7 @@ def code_entries(b, lists, fields, artists, known_tracks, pos, artist, track):  
                 left = lists[playlist, playlists.N_ENTRIES]
             left -= 1
             pid, place = np.uint64(lists[playlist, playlists.PID]), np.uint64(fields[row, tracks.POS])
+            # Artist and track alike, but written out: one function for both takes a fifth of the reading longer.
             n = a_sizes[N]
             a = enter(a_entries, a_slots, a_sizes, b, fields[row, tracks.ARTIST_ID], a_hash[row - low])
             if a == n or _comes_before(pid, place, a_entries, a):

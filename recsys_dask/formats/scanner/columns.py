@@ -104,7 +104,7 @@ def _part(files: Sequence[str], chunks: Sequence[_Chunk], artists: Vocabulary, t
     named = lists[:, playlists.NAME] >= 0
     lists[named, playlists.NAME] += before[named]
     lists[named, playlists.NAME_END] += before[named]
-    names = np.concatenate([*(chunk.names for chunk in chunks), np.zeros(PAD, np.uint8)])
+    names = np.concatenate([chunk.names for chunk in chunks])
     pos, artist, track = (np.concatenate(columns) for columns in list(zip(*chunks, strict=True))[2:])
 
     order = _order(lists, pos)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from recsys_dask.formats.copying import copy_bytes
 from recsys_dask.formats.scanner.grammar import hex4
 from recsys_dask.formats.scanner.masks import copy32, lowest
 from recsys_dask.formats.scanner.playlists import NAME, NAME_END
@@ -93,17 +94,11 @@ def unescape_names(b, lists):  # type: ignore[no-untyped-def]
 
 @kernel
 def gather_names(text, start, end):  # type: ignore[no-untyped-def]
-    """The texts `text[start:end]` (none where start is negative) end to end: offsets, int32 (n + 1,), and uint8.
-
-    text has `PAD` bytes behind the last of them.
-    """
+    """The texts `text[start:end]` (none where start is negative) end to end: offsets, int32 (n + 1,), and uint8."""
     offsets = np.zeros(len(start) + 1, np.int32)
     for row in range(len(start)):
         offsets[row + 1] = offsets[row] + (end[row] - start[row])
-    out = np.empty(offsets[-1] + PAD, np.uint8)
+    out = np.empty(offsets[-1], np.uint8)
     for row in range(len(start)):
-        at = np.int64(offsets[row])
-        for i in range(start[row], end[row], 32):
-            copy32(out, at, text, i)
-            at += 32
-    return offsets, out[: offsets[-1]]
+        copy_bytes(out, np.int64(offsets[row]), text, start[row], end[row] - start[row])
+    return offsets, out
