@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import dask
 import pytest
@@ -17,6 +23,7 @@ from recsys_dask import api, params
 from recsys_dask.errors import ClusterError, UsageError
 from recsys_dask.runtime.budget import Budget
 from recsys_dask.runtime.connecting import connect
+from recsys_dask.runtime.progress import Progress
 
 PLAYLISTS = 4_000
 
@@ -92,6 +99,51 @@ def test_a_worker_that_dies_comes_back_to_stay() -> None:
             os.kill(victim, signal.SIGKILL)
             assert cluster.client.submit(os.getpid, pure=False).result(timeout=60) != victim
             assert len(cluster.client.cluster.workers) == 1  # else it is about to be closed
+
+
+class Reaper(Progress):
+    """Kills all workers when the first of a step's results is fetched and the others are done."""
+
+    def __init__(self, client: Client) -> None:
+        self.client, self.killed = client, False
+
+    @contextlib.contextmanager
+    def step(self, title, tasks, unit=""):
+        yield self.advance
+
+    def advance(self, amount: int) -> None:
+        if self.killed:
+            return
+        self.killed = True
+        states = list(self.client.futures.values())
+        until(lambda: all(state.status in ("finished", "cancelled") for state in states))
+        for pid in self.client.run(os.getpid).values():
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: any(state.status == "lost" for state in states))
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def note(folder: Path, place: int) -> int:
+    """A task that leaves a file each time that it is done."""
+    (folder / f"{place}-{uuid.uuid4()}").touch()
+    return place
+
+
+def test_results_lost_before_they_are_fetched_are_made_again(tmp_path) -> None:
+    """And those that were fetched are not: a future that was done, and whose worker died since, is no failure."""
+    n_tasks = 12
+    with connect(params.Cluster(workers=2, memory_limit="1GB")) as cluster:
+        cluster.progress = Reaper(cluster.client)
+        work = [dask.delayed(note)(tmp_path, place, dask_key_name=f"note-{place}") for place in range(n_tasks)]
+        assert cluster.compute("notes", [*work, work[0]]) == [*range(n_tasks), 0]
+    times = Counter(int(path.name.split("-")[0]) for path in tmp_path.iterdir())
+    assert sorted(times.values()) == [1] + [2] * (n_tasks - 1)
 
 
 class Overtaken(Client):

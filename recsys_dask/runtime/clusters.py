@@ -43,8 +43,9 @@ class Cluster:
         """The results of some `dask.delayed` objects, in their order; all of one graph.
 
         amount: how much a result stands for, in `unit`s, for the rate shown. Results stay on the workers no longer
-        than it takes to fetch them, so they should be small. Raises what the first failing task raised, as a
-        `ClusterError` unless it is one of ours.
+        than it takes to fetch them, so they should be small; a worker that dies takes only those along that are not
+        fetched yet, and their tasks are done again. Raises what the first failing task raised, as a `ClusterError`
+        unless it is one of ours.
         """
         from distributed import as_completed
 
@@ -63,12 +64,11 @@ class Cluster:
                     result = _result(title, future)
                     for place in places[future.key]:
                         results[place] = result
+                        futures[place].release()
                     advance(amount(result))
         except BaseException:
-            self.client.cancel(futures)
+            self.client.cancel([future for future in futures if not future.cancelled()])
             raise
-        for future in futures:
-            future.release()
         return results
 
     def persist(self, work: Sequence[Any]) -> list[Any]:
@@ -154,10 +154,16 @@ def _told(topic: str, function: Callable[..., Any], results: list[Any], *argumen
 
 
 def _result(title: str, future: Any) -> Any:
-    """The result of a future that is done. Raises what it raised, as a `ClusterError` unless it is one of ours."""
-    if future.status != "finished":
-        raise _failure(title, future)
-    return future.result()
+    """The result of a future that was done. Raises what it raised, as a `ClusterError` unless it is one of ours.
+
+    It may not be done any more: when its worker has died since, the task runs again and is waited for.
+    """
+    try:
+        return future.result()
+    except Exception as error:
+        if future.status in ("error", "cancelled"):
+            raise _failure(title, future, error) from error
+        raise
 
 
 def tree(work: Sequence[Any], combine: Callable[[list[Any]], Any], name: str) -> Any:
@@ -200,12 +206,11 @@ def local_limit(text: str) -> int:
     return value
 
 
-def _failure(title: str, future: Any) -> Exception:
+def _failure(title: str, future: Any, error: Exception) -> Exception:
     """What a failed task's error means to the caller."""
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
 
-    error = future.exception()
     if isinstance(error, RecsysDaskError):
         return error
     if isinstance(error, KilledWorker):
@@ -213,7 +218,7 @@ def _failure(title: str, future: Any) -> Exception:
             f"{title}: a worker died again and again at one task ({error.task}), most often for want of memory: "
             "give a higher --memory-limit or fewer --workers"
         )
-    if isinstance(error, FutureCancelledError) or future.status == "cancelled":
+    if isinstance(error, FutureCancelledError):
         lost = future.client.status != "running"
         why = "the connection to the scheduler broke off" if lost else f"the cluster gave the work up ({error})"
         return ClusterError(f"{title}: {why}; run again to go on from here")
