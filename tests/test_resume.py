@@ -205,6 +205,38 @@ def test_sigterm_stops_in_good_order(tmp_path, slices):
     assert names(tmp_path) == ["log"]
 
 
+DEAF = """
+import os, signal, time
+
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    print("imported", flush=True)
+except BaseException:
+    pass
+"""
+
+HEARS = """
+import time
+from recsys_dask.runtime.interrupts import Interrupted, stoppable
+
+try:
+    with stoppable(lambda: None):
+        import deaf
+        time.sleep(60)
+except Interrupted as stop:
+    print(stop.exit_code)
+"""
+
+
+def test_an_import_swallows_no_signal(tmp_path):
+    """Packages try imports with bare excepts, and Python drops what its import locks' callbacks raise."""
+    (tmp_path / "deaf.py").write_text(DEAF)
+    (tmp_path / "hears.py").write_text(HEARS)
+    done = subprocess.run([sys.executable, tmp_path / "hears.py"], capture_output=True, text=True, timeout=30)
+    assert done.stdout.split() == ["imported", "143"], done.stderr
+
+
 # --------------------------------------------------------------------------------------------------------- a worker
 
 

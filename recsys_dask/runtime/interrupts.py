@@ -9,9 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
+from types import FrameType
 from typing import Any, TypeVar
 
 Made = TypeVar("Made")
+
+LOOK_AGAIN_S = 0.02
+"""How often to look whether an import is over."""
 
 STOPPING = "stopping: running tasks are cancelled, what is finished stays (Ctrl-C again: at once)"
 
@@ -25,29 +29,48 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stoppable(at_once: Callable[[], None]) -> Iterator[None]:
-    """In this block the first SIGINT or SIGTERM says that the program stops, and raises `Interrupted`. The second ends
-    the process, and those that it started, without any cleaning up save `at_once`.
+    """In this block the first SIGINT or SIGTERM says that the program stops, and raises `Interrupted`, after the import
+    that it may have come into. The second ends the process, and those that it started, without any cleaning up save
+    `at_once`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked = False
+    asked = 0
 
     def stop(number: int, frame: Any) -> None:
         nonlocal asked
         if asked:
             end(128 + number, at_once)
-        asked = True
+        asked = number
         # Not print: the signal may have come in the middle of one.
         os.write(2, f"\n{STOPPING}\n".encode() if os.isatty(2) else f"{STOPPING}\n".encode())
-        raise Interrupted(number)
+        interrupt(number, frame)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    def interrupt(_: int, frame: Any) -> None:
+        if _importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN_S)
+        else:
+            raise Interrupted(asked)
+
+    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGALRM: interrupt}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported. Many an exception raised there is lost, or comes out as another one: modules
+    try things without saying what may fail, and Python drops what its locks' callbacks raise."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def end(exit_code: int, at_once: Callable[[], None]) -> None:
