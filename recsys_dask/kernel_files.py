@@ -14,15 +14,19 @@ import contextlib
 import hashlib
 import os
 import pickle
+import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import dispatcher
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
 DIGEST_BYTES = 16
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
 
 
 class KernelFiles:
@@ -33,7 +37,8 @@ class KernelFiles:
         self._head = numba.__version__, source
 
     def _path(self, key: Any) -> Path:
-        return self._folder / f"{self._base}.{hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()}.nbc"
+        name = _ADDRESS.sub("", repr(key))  # of a function among the arguments
+        return self._folder / f"{self._base}.{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}.nbc"
 
     def load(self, key: Any) -> Any:
         """What was saved for a signature and processor, or None."""
@@ -75,3 +80,15 @@ class KernelCache(FunctionCache):
         super().__init__(function)
         source = self._impl.locator.get_source_stamp()
         self._cache_file: Any = KernelFiles(self._cache_path, self._impl.filename_base, source)
+
+
+@contextlib.contextmanager
+def checksummed() -> Iterator[None]:
+    """Within it, functions that ask numba for its cache (`cache=True`, `enable_caching`) get a `KernelCache`."""
+    inside: Any = dispatcher
+    usual = inside.FunctionCache
+    inside.FunctionCache = KernelCache
+    try:
+        yield
+    finally:
+        inside.FunctionCache = usual

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -275,3 +276,26 @@ def test_a_second_process_compiles_no_descent() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     misses, compiled = map(int, done.stdout.split())
     assert misses == 0 and compiled >= 6
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-9] + b"\0" + data[-8:]])
+def test_a_damaged_cache_heals_itself(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    """numba's own cache ends the process: by an `EOFError` for a file cut short, by a crash for altered code."""
+    neighbours.pynndescent()
+    from pynndescent import utils
+
+    folder = shutil.copytree(neighbours.compiled_folder(), tmp_path / neighbours.compiled_folder().name)
+    of_this_installation = Path(utils.mark_visited._cache.cache_path).name
+    (kernel,) = (folder / of_this_installation).glob(f"utils.mark_visited-*.{16 * '?'}.nbc")
+    whole = kernel.read_bytes()
+    kernel.write_bytes(damage(whole))
+    code = """if True:
+        from recsys_dask.nearest import index as neighbours
+        neighbours.pynndescent()
+        from pynndescent import utils
+        print(sum(utils.mark_visited.stats.cache_misses.values()), sum(utils.norm.stats.cache_misses.values()))
+    """
+    place = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=place)
+    assert done.stdout.split() == ["1", "0"]
+    assert kernel.read_bytes() != damage(whole)

@@ -192,7 +192,8 @@ def compiled_folder() -> Path:
 def pynndescent() -> Any:
     """`pynndescent.NNDescent`, compiled: by the first process that asks, into this package's cache folder.
 
-    One process at a time: two that fill one cache have crashed. A cache that cannot be read is thrown away.
+    One process at a time: two that fill one cache have crashed. What is damaged in it is compiled again; where that
+    is not enough, it is thrown away.
     """
     import numba
 
@@ -232,7 +233,10 @@ def _import_cached() -> Any:
     the loops around its kernels run as plain Python (some ten calls), the kernels are cached, and the distance goes
     by a name of its own. A version that lacks these functions compiles as it did.
     """
-    from pynndescent import NNDescent, distances, pynndescent_
+    from recsys_dask.kernel_files import checksummed
+
+    with checksummed():
+        from pynndescent import NNDescent, distances, pynndescent_
 
     inside = vars(pynndescent_)
     outer = [inside.get(name) for name in OUTER]
@@ -241,8 +245,9 @@ def _import_cached() -> Any:
         return NNDescent
     with contextlib.suppress(AssertionError):  # it has a name
         distances.squared_euclidean._set_uuid(f"{__name__}:squared_euclidean")
-    for one in inner:
-        one.enable_caching()
+    with checksummed():
+        for one in inner:
+            one.enable_caching()
     shares = types.SimpleNamespace(get_num_threads=lambda: SHARES)
     scope = {**inside, "numba": shares}
     for one in outer:
