@@ -120,14 +120,20 @@ class Recommender:
         queries: playlists, each a list of ids or URIs, a mapping as in the data set's JSON, or a `Query`; what is not
         known of one is passed over; a playlist of which nothing is known gets what playlists of its title hold, and
         then what most hold. only, exclude: ids or URIs that alone may be, or may not be recommended. Raises
-        `UnknownItemError` for a query whose entries are all unknown, `UsageError` for an empty `only`.
+        `UnknownItemError` for a query whose entries are all unknown (or its tracks, where tracks are recommended),
+        `UsageError` for an empty `only`.
         """
         asked = [self._query(query) for query in queries]
         codes = {kind: [self.codes_of(kind, getattr(query, f"{kind}s")) for query in asked] for kind in params.ITEMS}
         for query, artist, track in zip(asked, codes["artist"], codes["track"], strict=True):
-            if len(artist) + len(track) and (artist < 0).all() and (track < 0).all():
+            n = len(track) + (len(artist) if self.item == "artist" else 0)
+            if len(artist) + len(track) and (track < 0).all() and (self.item == "track" or (artist < 0).all()):
                 first = [*query.artists, *query.tracks][0]
-                raise UnknownItemError(f"{first}: none of the playlist's {len(artist) + len(track)} entries is known")
+                why = f"none of the playlist's {n} {'entries' if self.item == 'artist' else 'tracks'} is known"
+                from_tracks = (
+                    ", and tracks are recommended from tracks alone: give some" if self.item == "track" else ""
+                )
+                raise UnknownItemError(f"{first}: {why if n else 'the playlist names no track'}{from_tracks}")
         allowed = self.allowed(only, exclude, k)
         vocabulary = self.vocabulary(self.item)
         out = []
@@ -231,9 +237,13 @@ class Recommender:
 
 def _check_current(store: Store, method: str, item: str) -> None:
     """Raises `StoreError` where the recommender was made from an earlier state of the store."""
-    stage = "fit" if method in params.FITTED else "train" if method in params.MODELS else None
-    key = f"{stage}:{item}:{method}"
-    if stage and key in store.manifest.stages and store.manifest.is_outdated(key):
+    key = (
+        f"fit:{item}:{method}" if method in params.FITTED
+        else f"train:{item}:{method}" if method in params.MODELS
+        else f"similar:{item}:{method}" if method == "coco"
+        else f"pairs:{item}:full"
+    )  # fmt: skip
+    if key in store.manifest.stages and store.manifest.is_outdated(key):
         raise StoreError(
             f"{store.folder.url}: its {method} is older than the tables that it is made from; run again: "
             f"{command_for(key, store.folder.url)}"

@@ -80,6 +80,12 @@ def test_tracks_are_recommended_by_tracks(small: Small) -> None:
             assert len(found) == 50 and not set(ids(found)) & set(bare(uris(playlist, "track")))
         one, other = ready.recommend([uris(playlist, "track"), bare(uris(playlist, "track"))], 5)
         assert one == other == found[:5]
+    for asked, message in (
+        (uris(small.data[0]), "the playlist names no track, and tracks are recommended from tracks alone"),
+        ([*uris(small.data[0]), "nothing"], "none of the playlist's 1 tracks is known, and tracks are recommended"),
+    ):
+        with pytest.raises(UnknownItemError, match=f"{asked[0]}: {message}"):
+            ready.recommend([asked])
 
 
 def test_what_is_not_known_is_passed_over(small: Small, blend: Recommender) -> None:
@@ -213,6 +219,13 @@ def test_a_store_whose_models_are_older_than_its_tables(small: Small, tmp_path: 
     api.ingest([small.slices, tmp_path / "more"], grown, append=True)
     with pytest.raises(StoreError, match="its als is older than"):
         Recommender.open(grown, "als")
+    of_tables = ("cosine", "--view full"), ("popularity", "--view full"), ("coco", "--measure coco")
+    for method, option in of_tables:
+        with pytest.raises(StoreError, match=f"its {method} is older than.*recsys-dask pairs {grown} {option}$"):
+            Recommender.open(grown, method)
+    api.counts(grown)
+    api.pairs(grown)
+    assert Recommender.open(grown, "cosine").recommend([small.data[0]], 5)[0]
 
 
 # ------------------------------------------------------------------------------------------------------------- command
