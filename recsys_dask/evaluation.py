@@ -10,10 +10,10 @@ from typing import Any
 
 from recsys_dask import params, steps
 from recsys_dask.errors import BudgetError, UsageError
-from recsys_dask.holdout.split import check_rule
+from recsys_dask.holdout.split import check_rule, shows_nothing
 from recsys_dask.pipeline import Made, Step, advance
 from recsys_dask.runtime.clusters import Cluster
-from recsys_dask.stages.evaluate import evaluate
+from recsys_dask.stages.evaluate import BASELINES, evaluate
 from recsys_dask.stages.train import view_of
 from recsys_dask.store.manifest import fingerprint
 from recsys_dask.store.tables import Store
@@ -50,7 +50,7 @@ def evaluate_step(options: params.Evaluate, split: params.Split, store: Store) -
         child = Store.open_or_new(store.folder.full(FOLDER))
         left = []
         for method in methods:
-            wanted = steps_for(child, store, options.item, split, method, settings)
+            wanted = steps_for(child, store, options, split, method, settings)
             try:
                 advance(child, wanted, lambda: _same(cluster), cluster.progress)
                 left.append(method)
@@ -102,9 +102,10 @@ def _plain(settings: Settings) -> list[Any]:
 
 
 def steps_for(
-    child: Store, store: Store, item: str, split: params.Split, method: str, settings: Settings
+    child: Store, store: Store, options: params.Evaluate, split: params.Split, method: str, settings: Settings
 ) -> Sequence[Step]:
     """What a method needs of the child store."""
+    item = options.item
     counts, pairs, similar, of_model = settings
     first = [steps.holdout_step(store, split), steps.counts_step(counts)]
     models = [method] if method in params.MODELS else ["mlp"] if method == "blend" else []
@@ -113,6 +114,8 @@ def steps_for(
     made = [*first, *steps.pairs_steps(*of_full)[:1]]
     if method == "coco" or any(view_of(of_model[model].preset) == "article" for model in models):
         made += steps.pairs_steps(*of_article)[: 2 if method == "coco" else 1]
+    if shows_nothing(options.hidden) and method not in BASELINES:
+        made.append(steps.titles_step(item))
     made += [steps.train_step(of_model[model], model, child, pairs.min_tracks) for model in models]
     if method in params.FITTED:
         made += steps.fit_steps(params.Fit(item=item), method)

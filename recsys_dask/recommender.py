@@ -20,7 +20,7 @@ from recsys_dask.metrics.base import top_k
 from recsys_dask.models.base import Lists
 from recsys_dask.recommending.inputs import Inputs, known_lists, place_of
 from recsys_dask.recommending.opening import opened
-from recsys_dask.recommending.titles import by_title, normalised, popular
+from recsys_dask.recommending.titles import fill_by_title, held_by_title, popular, silent
 from recsys_dask.store.manifest import command_for
 from recsys_dask.store.tables import Store
 
@@ -162,9 +162,9 @@ class Recommender:
         """Places and scores (n, k) of the best for playlists of these codes, −1 behind a list that is shorter."""
         lists = self._lists(artists, tracks)
         scores = self.scorer.scores(lists)
-        nothing = np.flatnonzero((np.diff(lists.starts) == 0) & (np.diff(lists.extra_starts) == 0))
-        for row in nothing.tolist():
-            scores[row] = by_title(self.store, self.item, self.codes, normalised(titles[row]), self._popular)
+        if nothing := silent(lists):
+            held = held_by_title(self.store, self.item, [titles[row] for row in nothing])
+            fill_by_title(scores, nothing, titles, held, self.codes, self._popular)
         places = top_k(scores, lists.starts, lists.items, k, allowed)
         return places, np.take_along_axis(scores, np.maximum(places, 0), 1)
 

@@ -22,6 +22,7 @@ from recsys_dask.cli import program
 from recsys_dask.errors import StoreError, UsageError
 from recsys_dask.metrics import METRICS, paired
 from recsys_dask.models.popularity import Random
+from recsys_dask.recommender import Query, Recommender
 from recsys_dask.stages import evaluate as stage
 from recsys_dask.store.arrays import read_arrays
 from recsys_dask.store.tables import Store
@@ -289,10 +290,27 @@ def test_models_of_the_article(tmp_path: Path) -> None:
     assert "similar:artist:coco" not in stages
 
 
-def test_of_playlists_that_show_nothing(few: Path) -> None:
-    rows = api.evaluate(few, methods="popularity,cosine,linear,als", hidden="first:0")
+@pytest.mark.parametrize("rule", ["first:0", "random:0"])
+def test_of_playlists_that_show_nothing(rule: str, few: Path) -> None:
+    """All but the baselines go by the title, as `recommend` does."""
+    rows = api.evaluate(few, methods="popularity,random,cosine,linear", hidden=rule)
     of = {(row["method"], row["metric"]): row for row in rows}
-    assert all(of[method, "ndcg@100"]["mean"] > 0 for method in ("popularity", "cosine", "linear", "als"))
+    values, child = each(few), child_of(few)
+    assert values["cosine", "ndcg@100"] == values["linear", "ndcg@100"]
+    assert of["random", "ndcg@100"]["mean"] < of["popularity", "ndcg@100"]["mean"] < of["cosine", "ndcg@100"]["mean"]
+    ids = child.table("artists")["artist_id"].to_pylist()
+    ranked = {ids[code] for code in child.table("pair_items_artist_full")["item"].to_pylist()}
+    held: dict[int, set[str]] = defaultdict(set)
+    for row in child.table("test_rows").to_pylist():
+        held[row["pid"]] |= {ids[row["artist"]]} & ranked if row["artist"] >= 0 else set()
+    title = {row["pid"]: row["name"] for row in child.table("test_playlists").to_pylist()}
+    assert len(set(title.values())) > 5 and any(held.values())
+    asked = [pid for pid in sorted(title) if held[pid]]
+    for method, queries in ("cosine", [Query(title=title[pid] or "") for pid in asked]), ("popularity", [Query()]):
+        lists = Recommender.open(child, method).recommend(queries, 100)
+        for pid, found in zip(asked, lists * (len(asked) // len(lists)), strict=True):
+            hits = len(held[pid] & {one.id for one in found[: len(held[pid])]})
+            assert math.isclose(values[method, "r_precision"][pid], hits / len(held[pid]))
 
 
 def test_tracks(few: Path) -> None:

@@ -87,6 +87,11 @@ def check_rule(rule: str) -> tuple[str, int]:
     return (match[1], 0) if match[1] else (match[2], int(match[3]))
 
 
+def shows_nothing(rule: str) -> bool:
+    """Whether all items are hidden, so that of a playlist its title alone is known. Raises what `check_rule` raises."""
+    return check_rule(rule) in (("first", 0), ("random", 0))
+
+
 def hide(known: Known, rule: str, seed: int, pid: NDArray[np.int64]) -> Hidden:
     """What is hidden of some playlists. pid: (n,) int64, theirs.
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from recsys_dask.arrow import float64, int64, values, vectors
 from recsys_dask.compressed import starts_of
 from recsys_dask.errors import StoreError
-from recsys_dask.holdout.split import hide, known_items
+from recsys_dask.holdout.split import hide, known_items, shows_nothing
 from recsys_dask.metrics import METRICS, Catalogue, bootstrap, judge, paired, top_k
 from recsys_dask.models.base import Ints, Items
 from recsys_dask.models.folded import units
 from recsys_dask.recommending.inputs import known_lists, place_of
 from recsys_dask.recommending.opening import opened
+from recsys_dask.recommending.titles import fill_by_title, held_by_title, popular, silent
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
 from recsys_dask.store.manifest import StageReport, TableEntry
@@ -35,6 +36,9 @@ BLOCK = 500
 DEPTH = 500
 """Items that are ranked, or as many as the most that a playlist hides."""
 
+BASELINES = ("random", "popularity")
+"""They stay what they are called; the other methods go by a playlist's title where nothing else is shown."""
+
 EACH = [name for name, metric in METRICS.items() if metric.kind == "each"]
 COVERAGE = "coverage@50"
 COVERED = 50
@@ -43,11 +47,12 @@ COVERED = 50
 class Asked(NamedTuple):
     """Test playlists as they are shown to a recommender, and what they hide.
 
-    pid (n,); artist, track: codes of the entries that are left, n_entries (n,) of each playlist; hidden_starts
-    (n + 1,), hidden: places among the view's items
+    pid (n,); title (n,): where nothing else is shown, else empty; artist, track: codes of the entries that are left,
+    n_entries (n,) of each playlist; hidden_starts (n + 1,), hidden: places among the view's items
     """
 
     pid: Ints
+    title: NDArray[np.object_]
     artist: Items
     track: Items
     n_entries: Ints
@@ -60,8 +65,8 @@ class Asked(NamedTuple):
         first, last = starts[low], starts[high]
         cut = slice(self.hidden_starts[low], self.hidden_starts[high])
         return Asked(
-            self.pid[low:high], self.artist[first:last], self.track[first:last], self.n_entries[low:high],
-            self.hidden_starts[low : high + 1] - self.hidden_starts[low], self.hidden[cut],
+            self.pid[low:high], self.title[low:high], self.artist[first:last], self.track[first:last],
+            self.n_entries[low:high], self.hidden_starts[low : high + 1] - self.hidden_starts[low], self.hidden[cut],
         )  # fmt: skip
 
 
@@ -70,7 +75,7 @@ def asked(child: Store, item: str, rule: str, seed: int) -> Asked:
 
     Raises `StoreError` where no playlist has enough items.
     """
-    lists = child.table("test_playlists", ["pid", "n_entries"])
+    lists = child.table("test_playlists", ["pid", "name", "n_entries"])
     rows = child.table("test_rows", ["artist", "track"])
     items = values(child.table(f"pair_items_{item}_full", ["item"])["item"])
     pid, n_entries = values(lists["pid"]), values(lists["n_entries"])
@@ -86,8 +91,13 @@ def asked(child: Store, item: str, rule: str, seed: int) -> Asked:
     owner = np.repeat(np.arange(len(pid)), n_entries)
     gone = np.unique(known.lists.owners[hidden] << 32 | known.lists.items[hidden])
     left = taken[owner] & ~((place >= 0) & np.isin(owner << 32 | place, gone))
+    title = np.zeros(0, object)
+    if shows_nothing(rule):  # not what the view leaves out either
+        left[:] = False
+        title = np.array([name or "" for name in lists["name"].to_pylist()], object)[taken]
     return Asked(
         pid[taken],
+        title,
         values(rows["artist"])[left],
         values(rows["track"])[left],
         np.bincount(owner[left], minlength=len(pid))[taken],
@@ -152,11 +162,16 @@ def score_block(child: Store, item: str, method: str, block: Asked, model: str |
     catalogue = Catalogue(held, child.entry("playlists").rows, _unit_vectors(child, item, model))
     artist_of = _artist_of(child, known.items) if item == "track" else None
     depth = max(DEPTH, int(np.diff(block.hidden_starts).max(initial=0)))
+    titled = len(block.title) > 0 and method not in BASELINES
+    held_by = held_by_title(child, item, block.title) if titled else {}
     each, recommended = [np.zeros((0, len(EACH)))], np.zeros(len(known.items), bool)
     for low in range(0, len(block.pid), BLOCK):
         part = block.rows(low, min(low + BLOCK, len(block.pid)))
         lists = known_lists(known, item, part.artist, part.track, part.n_entries)
-        places = top_k(ready.scores(lists), lists.starts, lists.items, depth)
+        scores = ready.scores(lists)
+        if titled:
+            fill_by_title(scores, silent(lists), part.title.tolist(), held_by, known.items, popular(child, item))
+        places = top_k(scores, lists.starts, lists.items, depth)
         ranked = judge(places, part.hidden_starts, part.hidden, artist_of)
         each.append(np.stack([METRICS[name].function(ranked, catalogue) for name in EACH], 1))
         first = places[:, :COVERED]

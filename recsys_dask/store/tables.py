@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,18 @@ def read_where(folder: Folder, path: str, column: str, low: Any, high: Any) -> p
         for number in range(file.num_row_groups):
             seen = file.metadata.row_group(number).column(place).statistics
             if seen is None or not seen.has_min_max or (seen.max >= low and (high is None or seen.min < high)):
+                groups.append(number)
+        return file.read_row_groups(groups, use_threads=False)
+
+
+def read_any(folder: Folder, path: str, column: str, wanted: Sequence[Any]) -> pa.Table:
+    """At least the rows whose column is one of `wanted`, rising, of a file sorted by it: whole row groups."""
+    with open_parquet(folder, path) as file:
+        place = file.schema_arrow.get_field_index(column)
+        groups = []
+        for number in range(file.num_row_groups):
+            seen = file.metadata.row_group(number).column(place).statistics
+            if seen is None or not seen.has_min_max or bisect_left(wanted, seen.min) < bisect_right(wanted, seen.max):
                 groups.append(number)
         return file.read_row_groups(groups, use_threads=False)
 
