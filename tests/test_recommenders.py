@@ -117,6 +117,9 @@ def test_an_inverse_larger_than_a_stripe() -> None:
     found = linear_module._inverse(np.triu(matrix))
     np.testing.assert_allclose(found, np.linalg.inv(matrix), rtol=1e-8, atol=1e-12)
     assert (found == found.T).all()
+    matrix[300, 300] = -1
+    with pytest.raises(np.linalg.LinAlgError, match="order 301 is not positive definite"):
+        linear_module._inverse(np.triu(matrix))
 
 
 @settings(max_examples=40, deadline=None)

@@ -177,11 +177,16 @@ def _gram(starts: Ints, inputs: Items, n_inputs: int, weight: Array) -> Array:
 
 
 def _inverse(matrix: Array) -> Array:
-    """Of a symmetric positive definite matrix, given by its upper triangle, in its own memory."""
+    """Of a symmetric positive definite matrix, given by its upper triangle, in its own memory.
+
+    Raises `numpy.linalg.LinAlgError` for another one.
+    """
     from scipy.linalg import lapack
 
     matrix = np.asarray(matrix.T)  # in the order that LAPACK takes
-    matrix, _ = lapack.dpotrf(matrix, lower=1, overwrite_a=1)
+    matrix, minor = lapack.dpotrf(matrix, lower=1, overwrite_a=1)
+    if minor:
+        raise np.linalg.LinAlgError(f"the leading minor of order {minor} is not positive definite")
     matrix, _ = lapack.dpotri(matrix, lower=1, overwrite_c=1)
     for low in range(0, len(matrix), 256):  # mirrored a stripe at a time: no second matrix
         matrix[low : low + 256, low + 256 :] = matrix[low + 256 :, low : low + 256].T
