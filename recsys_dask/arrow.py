@@ -27,6 +27,14 @@ def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
 
 
+def aligned(table: pa.Table) -> pa.Table:
+    """The same table in memory of its own. That of one which came from another process may begin at an odd address,
+    about which Arrow's joins and groupings complain on stderr."""
+    import pyarrow as pa
+
+    return pa.concat_tables([table, table.slice(0, 0)]).combine_chunks()  # a copy: of two chunks
+
+
 def values(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """A numeric column without nulls as a numpy array, read-only."""
     column = whole(column)

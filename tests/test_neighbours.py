@@ -278,6 +278,24 @@ def test_a_second_process_compiles_no_descent() -> None:
     assert misses == 0 and compiled >= 6
 
 
+def test_all_that_is_needed_is_compiled_at_first() -> None:
+    """Many vectors take functions of pynndescent that few do not, and these are compiled with the others."""
+    code = """if True:
+        import sys
+        import numpy as np
+        from recsys_dask.nearest import index as neighbours
+        neighbours.pynndescent()
+        modules = [module for name, module in sys.modules.items() if name.startswith("pynndescent.")]
+        known = {id(one): one for module in modules for one in vars(module).values() if hasattr(one, "_cache")}
+        before = {key: len(one.signatures) for key, one in known.items()}
+        vectors = np.random.default_rng(0).normal(size=(10_000, 50))
+        neighbours.nearest(vectors, index="pynndescent")
+        print(sum(before.values()) > 50, [one for key, one in known.items() if len(one.signatures) > before[key]])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.split() == ["True", "[]"]
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-9] + b"\0" + data[-8:]])
 def test_a_damaged_cache_heals_itself(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     """numba's own cache ends the process: by an `EOFError` for a file cut short, by a crash for altered code."""

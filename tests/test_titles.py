@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -114,6 +116,23 @@ def test_of_awkward_playlists(data: st.DataObject, tmp_path_factory: pytest.Temp
     for title, held in counted(drawn, ranked_items(opened)).items():
         (found,) = ready.recommend([Query(title=title)], 1_000)
         assert found[0].score >= max(held.values())
+
+
+def unaligned(table: pa.Table) -> pa.Table:
+    """As it may come from another worker: every buffer at an odd address."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(table, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(head, buffers=[memoryview(b"." + buffer.raw())[1:] for buffer in buffers])
+
+
+def test_tables_of_other_workers_are_added_without_a_complaint(capfd: pytest.CaptureFixture[str]) -> None:
+    table = pa.table({"title": ["a", "a", "b"], "item": pa.array([1, 1, 2], pa.int32()), "n_playlists": [1, 2, 3]})
+    unaligned(table).group_by("title").aggregate([("item", "sum")])
+    assert "poorly aligned" in capfd.readouterr().err
+    for parts in [table], [table, table]:
+        added = stage.added([unaligned(one) for one in parts])
+        assert sorted(row["n_playlists"] for row in added.to_pylist()) == [3 * len(parts)] * 2
+    assert capfd.readouterr().err == ""
 
 
 def test_a_playlist_without_tracks_gets_its_title_s_then_the_popular(small: Small) -> None:

@@ -222,8 +222,9 @@ def pynndescent() -> Any:
 
 def _compiled() -> Any:
     descent = _import_cached()
-    tiny = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
-    descent(tiny, metric="euclidean", n_neighbors=5, random_state=0)
+    # More than the megabyte up to which it builds its trees by other functions.
+    few = np.random.default_rng(0).normal(size=(300, 1024)).astype(np.float32)
+    descent(few, metric="euclidean", n_neighbors=5, random_state=0)
     return descent
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_dask.arrow import bools, int32, int64, values
+from recsys_dask.arrow import aligned, bools, int32, int64, values
 from recsys_dask.recommending.inputs import place_of
 from recsys_dask.recommending.titles import normalised
 from recsys_dask.runtime.clusters import Cluster, tree
@@ -110,7 +110,7 @@ def added(parts: list[pa.Table]) -> pa.Table:
     """A node of the tree: several partitions' counts as one."""
     import pyarrow as pa
 
-    table = pa.concat_tables(parts).group_by(["title", "item"]).aggregate([("n_playlists", "sum")])
+    table = aligned(pa.concat_tables(parts)).group_by(["title", "item"]).aggregate([("n_playlists", "sum")])
     return table.select(["title", "item", "n_playlists_sum"]).rename_columns(["title", "item", "n_playlists"])
 
 
