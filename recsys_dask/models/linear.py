@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from recsys_dask.compressed import inverted, owners_of, starts_of
 from recsys_dask.cores import cores, shared, split
 from recsys_dask.models.base import Data, Floats, Ints, Items, Lists
-from recsys_dask.models.gram import add_pairs
+from recsys_dask.models.gram import add_pairs, sum_within
 from recsys_dask.sums import row_sums
 
 Array = NDArray[np.float64]
@@ -43,7 +43,7 @@ class Shape:
 
 
 BLOCK = 1_024
-"""Items whose columns are in memory as doubles at a time."""
+"""Items whose columns are multiplied at a time."""
 
 ALONE, WITH_INPUTS = Shape(150.0, 0.7, 0.15), Shape(225.0, 0.8, 0.17)
 """Found by validation on real playlists; the first serves items alone."""
@@ -225,7 +225,7 @@ def _by_playlist(
     fall: Array,
     extras: Items,
 ) -> Kernels:
-    from scipy.sparse import csr_matrix, diags
+    from scipy.sparse import csr_matrix
 
     n = len(starts) - 1
     scale = ridge**-0.5
@@ -236,14 +236,16 @@ def _by_playlist(
     by_input = z.T.tocsr()
     group_starts, members = groups
     n_items = len(group_starts) - 1
-    held: Any = (z[:, :n_items] @ diags(ridge[:n_items] ** 0.5)).tocsc()
-    out = held.astype(np.float32).toarray()
+    held: Any = z[:, :n_items].tocsc()
+    within, turns = np.empty(n_items), cores()  # x_jᵀMx_j
+    split(
+        lambda turn: sum_within(held.indptr.astype(np.int64), held.indices, m, turn.start, turns, within), turns, turns
+    )
+    h = within / ridge[:n_items]
     alone = np.diff(group_starts) == 1
-    for low in range(0, n_items, BLOCK):  # x_jᵀMx_j, a block of items at a time
-        some = held[:, low : low + BLOCK]
-        h = np.asarray(some.multiply(m @ some).sum(0)).ravel() / ridge[low : low + some.shape[1]]
-        more = np.where(alone[low : low + BLOCK], 1 + kappa * h / (1 - h), 1.0)
-        out[:, low : low + BLOCK] *= (more * fall[low : low + BLOCK]).astype(np.float32)
+    held.data[:] = 1
+    out = held.astype(np.float32).toarray()
+    out *= (np.where(alone, 1 + kappa * h / (1 - h), 1.0) * fall).astype(np.float32)
     several = np.flatnonzero(~alone)
 
     def work(part: slice) -> None:
