@@ -20,7 +20,7 @@ from recsys_dask.metrics.base import top_k
 from recsys_dask.models.base import Lists
 from recsys_dask.recommending.inputs import Inputs, known_lists, place_of
 from recsys_dask.recommending.opening import opened
-from recsys_dask.recommending.titles import fill_by_title, held_by_title, popular, silent
+from recsys_dask.recommending.titles import fill_by_title, held_by_title, popular
 from recsys_dask.store.manifest import command_for
 from recsys_dask.store.tables import Store
 
@@ -126,14 +126,7 @@ class Recommender:
         asked = [self._query(query) for query in queries]
         codes = {kind: [self.codes_of(kind, getattr(query, f"{kind}s")) for query in asked] for kind in params.ITEMS}
         for query, artist, track in zip(asked, codes["artist"], codes["track"], strict=True):
-            n = len(track) + (len(artist) if self.item == "artist" else 0)
-            if len(artist) + len(track) and (track < 0).all() and (self.item == "track" or (artist < 0).all()):
-                first = [*query.artists, *query.tracks][0]
-                why = f"none of the playlist's {n} {'entries' if self.item == 'artist' else 'tracks'} is known"
-                from_tracks = (
-                    ", and tracks are recommended from tracks alone: give some" if self.item == "track" else ""
-                )
-                raise UnknownItemError(f"{first}: {why if n else 'the playlist names no track'}{from_tracks}")
+            self._check_known([*query.artists, *query.tracks], artist, track)
         allowed = self.allowed(only, exclude, k)
         vocabulary = self.vocabulary(self.item)
         out = []
@@ -162,9 +155,10 @@ class Recommender:
         """Places and scores (n, k) of the best for playlists of these codes, −1 behind a list that is shorter."""
         lists = self._lists(artists, tracks)
         scores = self.scorer.scores(lists)
-        if nothing := silent(lists):
+        nothing = np.flatnonzero((np.diff(lists.starts) == 0) & (np.diff(lists.extra_starts) == 0)).tolist()
+        if nothing:
             held = held_by_title(self.store, self.item, [titles[row] for row in nothing])
-            fill_by_title(scores, nothing, titles, held, self.codes, self._popular)
+            fill_by_title(scores, nothing, held, self.codes, self._popular)
         places = top_k(scores, lists.starts, lists.items, k, allowed)
         return places, np.take_along_axis(scores, np.maximum(places, 0), 1)
 
@@ -191,6 +185,16 @@ class Recommender:
         if not len(ids):
             return np.zeros(0, np.int32)
         return self.vocabulary(kind).codes([one.removeprefix(f"spotify:{kind}:") for one in ids])
+
+    def _check_known(self, entries: Sequence[str], artist: NDArray[np.int32], track: NDArray[np.int32]) -> None:
+        """Raises `UnknownItemError` for a playlist that has entries and none that is known, of those that count."""
+        heard = np.concatenate([artist, track]) if self.item == "artist" else track
+        if not entries or (heard >= 0).any():
+            return
+        if self.item == "artist":
+            raise UnknownItemError(f"{entries[0]}: none of the playlist's {len(heard)} entries is known")
+        why = f"none of the playlist's {len(heard)} tracks is known" if len(heard) else "the playlist names no track"
+        raise UnknownItemError(f"{entries[0]}: {why}, and tracks are recommended from tracks alone: give some")
 
     def _query(self, query: Query | Mapping[str, Any] | Sequence[str]) -> Query:
         if isinstance(query, Query):

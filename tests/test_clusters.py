@@ -8,16 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import dask
 import pytest
 from distributed import Client
+from kills import until
 
 from recsys_dask import api, params
 from recsys_dask.errors import ClusterError, UsageError
@@ -120,13 +119,6 @@ class Reaper(Progress):
         for pid in self.client.run(os.getpid).values():
             os.kill(pid, signal.SIGKILL)
         until(lambda: any(state.status == "lost" for state in states))
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def note(folder: Path, place: int) -> int:

@@ -121,7 +121,10 @@ def add_to_earlier(folder: Folder, paths: list[str], added: Counter, removed: Co
     """The task of an update: a range of the earlier pairs, and what came and went since."""
     low, high = added.low, added.low + len(added.starts) - 1
     first, last = (int(scope.union[low]), int(scope.union[high - 1])) if high > low else (0, -1)
-    found = [tables.read_where(folder, path, "item1", first, last + 1) for path in paths]
+    found = [
+        tables.read_where(folder, path, "item1", lambda least, greatest: least <= last and first <= greatest)
+        for path in paths
+    ]
     table = pa.concat_tables(found)
     item1 = values(table["item1"])
     mine = slice(*np.searchsorted(item1, [first, last + 1]).tolist())

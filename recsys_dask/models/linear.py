@@ -233,18 +233,17 @@ def _by_playlist(
     kernel = np.asarray((z @ z.T).toarray())
     kernel[np.diag_indices(n)] += heavy
     m = _inverse(kernel)
-    by_input = z.T.tocsr()
+    holder_starts, holders = inverted(starts, inputs, n_inputs)
+    by_input = csr_matrix((np.repeat(scale, np.diff(holder_starts)), holders, holder_starts), (n_inputs, n))
     group_starts, members = groups
     n_items = len(group_starts) - 1
-    held: Any = z[:, :n_items].tocsc()
+    of_items = holder_starts[: n_items + 1]
     within, turns = np.empty(n_items), cores()  # x_jᵀMx_j
-    split(
-        lambda turn: sum_within(held.indptr.astype(np.int64), held.indices, m, turn.start, turns, within), turns, turns
-    )
+    split(lambda turn: sum_within(of_items, holders, m, turn.start, turns, within), turns, turns)
     h = within / ridge[:n_items]
     alone = np.diff(group_starts) == 1
-    held.data[:] = 1
-    out = held.astype(np.float32).toarray()
+    out = np.zeros((n, n_items), np.float32)
+    out[holders[: of_items[-1]], owners_of(of_items)] = 1
     out *= (np.where(alone, 1 + kappa * h / (1 - h), 1.0) * fall).astype(np.float32)
     several = np.flatnonzero(~alone)
 
@@ -259,7 +258,7 @@ def _by_playlist(
     with threadpool_limits(1, "blas"):
         split(work, len(several), shared(len(several), 64))
     coefficients = _product(m, out)
-    return Kernels(*inverted(starts, inputs, n_inputs), (1 / ridge).astype(np.float32), coefficients, extras)
+    return Kernels(holder_starts, holders, (1 / ridge).astype(np.float32), coefficients, extras)
 
 
 def _product(m: Array, right: Floats) -> Floats:

@@ -197,6 +197,8 @@ def pynndescent() -> Any:
     """
     import numba
 
+    from recsys_dask.kernel_files import checksummed
+
     folder = compiled_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +209,7 @@ def pynndescent() -> Any:
             f"set {VARIABLE} to a folder that may be written"
         ) from error
     config: Any = numba.config
-    with _ONE_AT_A_TIME, kept as lock:
+    with _ONE_AT_A_TIME, checksummed(), kept as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
         others = config.CACHE_DIR
         config.CACHE_DIR = str(folder)
@@ -234,10 +236,7 @@ def _import_cached() -> Any:
     the loops around its kernels run as plain Python (some ten calls), the kernels are cached, and the distance goes
     by a name of its own. A version that lacks these functions compiles as it did.
     """
-    from recsys_dask.kernel_files import checksummed
-
-    with checksummed():
-        from pynndescent import NNDescent, distances, pynndescent_
+    from pynndescent import NNDescent, distances, pynndescent_
 
     inside = vars(pynndescent_)
     outer = [inside.get(name) for name in OUTER]
@@ -246,9 +245,8 @@ def _import_cached() -> Any:
         return NNDescent
     with contextlib.suppress(AssertionError):  # it has a name
         distances.squared_euclidean._set_uuid(f"{__name__}:squared_euclidean")
-    with checksummed():
-        for one in inner:
-            one.enable_caching()
+    for one in inner:
+        one.enable_caching()
     shares = types.SimpleNamespace(get_num_threads=lambda: SHARES)
     scope = {**inside, "numba": shares}
     for one in outer:

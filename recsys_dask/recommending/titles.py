@@ -5,18 +5,18 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Any
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 
 from recsys_dask.arrow import values
-from recsys_dask.models.base import Floats, Ints, Items, Lists
+from recsys_dask.models.base import Floats, Ints, Items
 from recsys_dask.recommending.inputs import place_of
-from recsys_dask.store.tables import Store, read_any
+from recsys_dask.store.tables import Store, read_where
 
-Held = dict[str, tuple[Items, Ints]]
-"""By normalised title: items, and how many playlists of that title hold each."""
+Held = tuple[Items, Ints]
+"""Items, and how many playlists of a title hold each."""
 
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
 
@@ -33,36 +33,32 @@ def popular(store: Store, item: str) -> Floats:
     return scores
 
 
-def silent(lists: Lists) -> list[int]:
-    """Which playlists show nothing that is known."""
-    return np.flatnonzero((np.diff(lists.starts) == 0) & (np.diff(lists.extra_starts) == 0)).tolist()
-
-
-def held_by_title(store: Store, item: str, titles: Iterable[str]) -> Held:
+def held_by_title(store: Store, item: str, titles: Sequence[str]) -> list[Held]:
     """What the store's playlists of each title hold; nothing of a title that fewer than two have."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    name, wanted = f"titles_{item}", sorted({normalised(title) for title in titles} - {""})
+    asked = [normalised(title) for title in titles]
+    nothing: Held = np.zeros(0, np.int32), np.zeros(0, np.int64)
+    name, wanted = f"titles_{item}", sorted({*asked} - {""})
     if not wanted or not store.has(name):
-        return {}
+        return [nothing] * len(asked)
     (file,) = store.entry(name).files
-    table = read_any(store.folder, file.path, "title", wanted)
+    table = read_where(
+        store.folder, file.path, "title", lambda low, high: bisect_left(wanted, low) < bisect_right(wanted, high)
+    )
     at = pc.index_in(table["title"], pa.array(wanted))
     table, at = table.filter(pc.is_valid(at)), values(at.drop_null())
     ends = np.flatnonzero(np.diff(at, prepend=-1, append=-1)).tolist()  # the file is sorted by title
     codes, n_playlists = values(table["item"]), values(table["n_playlists"])
-    return {wanted[at[low]]: (codes[low:high], n_playlists[low:high]) for low, high in itertools.pairwise(ends)}
+    held = {wanted[at[low]]: (codes[low:high], n_playlists[low:high]) for low, high in itertools.pairwise(ends)}
+    return [held.get(title, nothing) for title in asked]
 
 
-def fill_by_title(
-    scores: Floats, rows: Sequence[int], titles: Sequence[str], held: Held, items: Items, popular: Floats
-) -> None:
-    """Put scores (n, N) of some rows in place: how many playlists of the row's title hold each item, `popular`
-    deciding between equal ones. held: by `held_by_title`, of these titles."""
-    none: Any = np.zeros(0, np.int32)
-    for row in rows:
-        codes, n_playlists = held.get(normalised(titles[row]), (none, none))
+def fill_by_title(scores: Floats, rows: Sequence[int], held: Sequence[Held], items: Items, popular: Floats) -> None:
+    """Put scores (n, N) of some rows in place: how many playlists of each one's title hold each item, as
+    `held_by_title` tells, `popular` deciding between equal ones."""
+    for row, (codes, n_playlists) in zip(rows, held, strict=True):
         place = place_of(items, codes)  # −1: ranked when the titles were counted, no longer
         scores[row] = popular
         scores[row, place[place >= 0]] += n_playlists[place >= 0].astype(np.float32)

@@ -160,6 +160,8 @@ def _result(title: str, future: Any) -> Any:
     """
     try:
         return future.result()
+    except RecsysDaskError:
+        raise
     except Exception as error:
         if future.status in ("error", "cancelled"):
             raise _failure(title, future, error) from error
@@ -207,12 +209,10 @@ def local_limit(text: str) -> int:
 
 
 def _failure(title: str, future: Any, error: Exception) -> Exception:
-    """What a failed task's error means to the caller."""
+    """What a failed task's error, none of ours, means to the caller."""
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
 
-    if isinstance(error, RecsysDaskError):
-        return error
     if isinstance(error, KilledWorker):
         return ClusterError(
             f"{title}: a worker died again and again at one task ({error.task}), most often for want of memory: "

@@ -21,7 +21,7 @@ from recsys_dask.models.base import Ints, Items
 from recsys_dask.models.folded import units
 from recsys_dask.recommending.inputs import known_lists, place_of
 from recsys_dask.recommending.opening import opened
-from recsys_dask.recommending.titles import fill_by_title, held_by_title, popular, silent
+from recsys_dask.recommending.titles import fill_by_title, held_by_title, popular
 from recsys_dask.runtime.clusters import Cluster
 from recsys_dask.store import tables
 from recsys_dask.store.manifest import StageReport, TableEntry
@@ -163,14 +163,16 @@ def score_block(child: Store, item: str, method: str, block: Asked, model: str |
     artist_of = _artist_of(child, known.items) if item == "track" else None
     depth = max(DEPTH, int(np.diff(block.hidden_starts).max(initial=0)))
     titled = len(block.title) > 0 and method not in BASELINES
-    held_by = held_by_title(child, item, block.title) if titled else {}
+    if titled:
+        of_title, everyone = held_by_title(child, item, block.title.tolist()), popular(child, item)
     each, recommended = [np.zeros((0, len(EACH)))], np.zeros(len(known.items), bool)
     for low in range(0, len(block.pid), BLOCK):
-        part = block.rows(low, min(low + BLOCK, len(block.pid)))
+        high = min(low + BLOCK, len(block.pid))
+        part = block.rows(low, high)
         lists = known_lists(known, item, part.artist, part.track, part.n_entries)
         scores = ready.scores(lists)
         if titled:
-            fill_by_title(scores, silent(lists), part.title.tolist(), held_by, known.items, popular(child, item))
+            fill_by_title(scores, range(high - low), of_title[low:high], known.items, everyone)
         places = top_k(scores, lists.starts, lists.items, depth)
         ranked = judge(places, part.hidden_starts, part.hidden, artist_of)
         each.append(np.stack([METRICS[name].function(ranked, catalogue) for name in EACH], 1))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,26 +100,14 @@ def read_span(folder: Folder, path: str, start: int, end: int) -> pa.Table:
         return file.read_row_groups(groups, use_threads=False).slice(start - first, end - start)
 
 
-def read_where(folder: Folder, path: str, column: str, low: Any, high: Any) -> pa.Table:
-    """At least the rows with low ≤ column < high of a file sorted by it: whole row groups, by their statistics."""
+def read_where(folder: Folder, path: str, column: str, wanted: Callable[[Any, Any], bool]) -> pa.Table:
+    """At least the row groups of a file for which `wanted(least, greatest)` of a column holds, by their statistics."""
     with open_parquet(folder, path) as file:
         place = file.schema_arrow.get_field_index(column)
         groups = []
         for number in range(file.num_row_groups):
             seen = file.metadata.row_group(number).column(place).statistics
-            if seen is None or not seen.has_min_max or (seen.max >= low and (high is None or seen.min < high)):
-                groups.append(number)
-        return file.read_row_groups(groups, use_threads=False)
-
-
-def read_any(folder: Folder, path: str, column: str, wanted: Sequence[Any]) -> pa.Table:
-    """At least the rows whose column is one of `wanted`, rising, of a file sorted by it: whole row groups."""
-    with open_parquet(folder, path) as file:
-        place = file.schema_arrow.get_field_index(column)
-        groups = []
-        for number in range(file.num_row_groups):
-            seen = file.metadata.row_group(number).column(place).statistics
-            if seen is None or not seen.has_min_max or bisect_left(wanted, seen.min) < bisect_right(wanted, seen.max):
+            if seen is None or not seen.has_min_max or wanted(seen.min, seen.max):
                 groups.append(number)
         return file.read_row_groups(groups, use_threads=False)
 
